@@ -1,0 +1,63 @@
+"""The `keeper` command: one lazily imported file per group of verbs.
+
+`GROUPS` is the whole table: a group's module is imported only when its verb is used, so `--help`
+and tab-completion stay quick.
+"""
+
+import importlib
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from keeper import __version__
+from keeper.errors import FlowkeeperError
+
+GROUPS: dict[str, tuple[str, str]] = {
+    # verb: (module with `app`, one line of help)
+}
+
+
+class LazyGroup(TyperGroup):
+    """A group whose commands are imported when asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the verbs in table order."""
+        return list(GROUPS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Import one verb's module and return its command."""
+        if cmd_name not in GROUPS:
+            return None
+        module, text = GROUPS[cmd_name]
+        command = typer.main.get_command(importlib.import_module(module).app)
+        command.name, command.short_help = cmd_name, text
+        return command
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    help="Flowkeeper: an open keeper network for cross-chain derivatives.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: bool = typer.Option(False, "--version", help="Print the version and end."),
+) -> None:
+    """Flowkeeper: an open keeper network for cross-chain derivatives."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command; an expected error is one paragraph on stderr and status 1."""
+    try:
+        app()
+    except FlowkeeperError as error:
+        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+        sys.exit(1)

@@ -1,0 +1,81 @@
+"""The closed table of reasons: why something was dropped, refused or stopped.
+
+Every drop on the way of a message, an observation or a plan is counted under one code. A code has a
+short text for a table and a long one that tells an operator what it means and what to do.
+"""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """A code; `TEXTS` holds its short and long text."""
+
+    # a peer's message
+    MALFORMED = "malformed"
+    OVERSIZE = "oversize"
+    BAD_SIGNATURE = "bad_signature"
+    NOT_A_MEMBER = "not_a_member"
+    WRONG_CONFIG = "wrong_config"
+    WRONG_LEADER = "wrong_leader"
+    BELOW_QUORUM = "below_quorum"
+    STALE = "stale"
+    DUPLICATE = "duplicate"
+    TOO_FAR_AHEAD = "too_far_ahead"
+    UNKNOWN_PARENT = "unknown_parent"
+    RATE_LIMITED = "rate_limited"
+    QUEUE_FULL = "queue_full"
+    EQUIVOCATION = "equivocation"
+    # a proposal's content
+    WRONG_CUT = "wrong_cut"
+    WRONG_PRICES = "wrong_prices"
+    WRONG_HEADER = "wrong_header"
+    WRONG_DECISIONS = "wrong_decisions"
+    WRONG_OBSERVATIONS = "wrong_observations"
+    MISSING_BLOCK = "missing_block"
+    MISSING_PARENT = "missing_parent"
+    MISSING_BODY = "missing_body"
+
+
+TEXTS: dict[Reason, tuple[str, str]] = {
+    Reason.MALFORMED: ("malformed", "The bytes do not decode to the schema of their message."),
+    Reason.OVERSIZE: ("oversize", "The message is larger than its kind may be."),
+    Reason.BAD_SIGNATURE: ("bad signature", "The signature is not the claimed signer's."),
+    Reason.NOT_A_MEMBER: ("not a member", "The signer is not in the committee of this epoch."),
+    Reason.WRONG_CONFIG: (
+        "wrong config",
+        "The message belongs to another network, epoch or parameter set; compare `keeper status`.",
+    ),
+    Reason.WRONG_LEADER: ("wrong leader", "A proposal came from a member that does not lead it."),
+    Reason.BELOW_QUORUM: ("below quorum", "A certificate carries fewer signatures than a quorum."),
+    Reason.STALE: ("stale", "The message is about a view or tick that is already decided."),
+    Reason.DUPLICATE: ("duplicate", "The same message was already taken."),
+    Reason.TOO_FAR_AHEAD: ("too far ahead", "The message is about a view beyond the window."),
+    Reason.UNKNOWN_PARENT: ("unknown parent", "The proposal builds on a block not seen here."),
+    Reason.RATE_LIMITED: ("rate limited", "The peer sends faster than its token bucket allows."),
+    Reason.QUEUE_FULL: ("queue full", "A bounded queue was full; the oldest entry was dropped."),
+    Reason.EQUIVOCATION: (
+        "equivocation",
+        "A member signed two statements that exclude each other; the pair is kept as evidence.",
+    ),
+    Reason.WRONG_CUT: ("wrong cut", "The proposed block references do not follow from the votes."),
+    Reason.WRONG_PRICES: ("wrong prices", "The proposed prices are not the agreed medians."),
+    Reason.WRONG_HEADER: ("wrong header", "A header field differs from what we computed."),
+    Reason.WRONG_DECISIONS: ("wrong decisions", "The decisions do not follow from the rules."),
+    Reason.WRONG_OBSERVATIONS: (
+        "wrong observations",
+        "The attached observations are too few, repeated, or of another tick.",
+    ),
+    Reason.MISSING_BLOCK: ("missing block", "This node's chain view lacks an agreed block yet."),
+    Reason.MISSING_PARENT: ("missing parent", "The state of the parent is not known here yet."),
+    Reason.MISSING_BODY: ("missing body", "A body named by its hash has not arrived yet."),
+}
+
+
+def short(reason: Reason) -> str:
+    """Return the text for a table cell."""
+    return TEXTS[reason][0]
+
+
+def long(reason: Reason) -> str:
+    """Return the sentence for an operator."""
+    return TEXTS[reason][1]

@@ -1,0 +1,1 @@
+"""Agreement among keepers: it agrees on bytes that an application proposed and checked."""

@@ -1,0 +1,1 @@
+"""Package `p2p.agreement`."""

@@ -1,0 +1,1 @@
+"""Decisions: policies are plug-ins, found by the entry-point group `keeper.policies`."""
