@@ -25,6 +25,9 @@ class Reason(StrEnum):
     RATE_LIMITED = "rate_limited"
     QUEUE_FULL = "queue_full"
     EQUIVOCATION = "equivocation"
+    REFUSED = "refused"
+    NOT_ADMITTED = "not_admitted"
+    UNREACHABLE = "unreachable"
     # a proposal's content
     WRONG_CUT = "wrong_cut"
     WRONG_PRICES = "wrong_prices"
@@ -34,6 +37,20 @@ class Reason(StrEnum):
     MISSING_BLOCK = "missing_block"
     MISSING_PARENT = "missing_parent"
     MISSING_BODY = "missing_body"
+    # a chain and its endpoints
+    ENDPOINT_DOWN = "endpoint_down"
+    ENDPOINT_LIED = "endpoint_lied"
+    RPC_ERROR = "rpc_error"
+    NO_QUORUM = "no_quorum"
+    REVERTED = "reverted"
+    BAD_PROOF = "bad_proof"
+    TX_REFUSED = "tx_refused"
+    # a transaction of ours
+    MODE_OFF = "mode_off"
+    PAST_DEADLINE = "past_deadline"
+    OVER_CAP = "over_cap"
+    NONCE_TAKEN = "nonce_taken"
+    NOT_RESERVED = "not_reserved"
 
 
 TEXTS: dict[Reason, tuple[str, str]] = {
@@ -57,6 +74,18 @@ TEXTS: dict[Reason, tuple[str, str]] = {
         "equivocation",
         "A member signed two statements that exclude each other; the pair is kept as evidence.",
     ),
+    Reason.REFUSED: (
+        "refused",
+        "The peer broke the rules before and is muted or refused for a time; see `keeper peers`.",
+    ),
+    Reason.NOT_ADMITTED: (
+        "not admitted",
+        "The peer has no bond and every follower place is taken, or its place was revoked.",
+    ),
+    Reason.UNREACHABLE: (
+        "unreachable",
+        "The peer is not connected, or went away before it answered; no fault is counted.",
+    ),
     Reason.WRONG_CUT: ("wrong cut", "The proposed block references do not follow from the votes."),
     Reason.WRONG_PRICES: ("wrong prices", "The proposed prices are not the agreed medians."),
     Reason.WRONG_HEADER: ("wrong header", "A header field differs from what we computed."),
@@ -68,6 +97,27 @@ TEXTS: dict[Reason, tuple[str, str]] = {
     Reason.MISSING_BLOCK: ("missing block", "This node's chain view lacks an agreed block yet."),
     Reason.MISSING_PARENT: ("missing parent", "The state of the parent is not known here yet."),
     Reason.MISSING_BODY: ("missing body", "A body named by its hash has not arrived yet."),
+    Reason.ENDPOINT_DOWN: ("endpoint down", "The RPC endpoint does not answer, or too slowly."),
+    Reason.ENDPOINT_LIED: (
+        "endpoint lied",
+        "An endpoint's answer was outvoted or disproven; take it out of the configuration.",
+    ),
+    Reason.RPC_ERROR: ("rpc error", "The RPC endpoint answered with an error."),
+    Reason.NO_QUORUM: (
+        "no quorum",
+        "Too few RPC endpoints agree on one answer; nothing is done until they do.",
+    ),
+    Reason.REVERTED: ("reverted", "The transaction or call fails on the chain's state."),
+    Reason.BAD_PROOF: ("bad proof", "A state proof does not lead to the block's state root."),
+    Reason.TX_REFUSED: ("refused", "No endpoint accepts the signed transaction."),
+    Reason.MODE_OFF: ("not live", "The execution mode does not send transactions."),
+    Reason.PAST_DEADLINE: ("past deadline", "The block in which it had to be mined has passed."),
+    Reason.OVER_CAP: ("over cap", "The fee needed now is more than the task allows."),
+    Reason.NONCE_TAKEN: (
+        "nonce taken",
+        "Another transaction of the same account used the nonce; two programs share one key.",
+    ),
+    Reason.NOT_RESERVED: ("not reserved", "The capital it needs is not free."),
 }
 
 
