@@ -1,0 +1,259 @@
+"""Merkle trees whose proofs verify in OpenZeppelin's MerkleProof and npm @openzeppelin/merkle-tree.
+
+    leaf = keccak(keccak(abi.encode(type hash, fields…)))       node = keccak(min(a, b) ‖ max(a, b))
+
+Two shapes, one verifier:
+
+- `Tree`, for state: capacity 2^d, missing leaves are 32 zero bytes, capacity doubles on growth, a
+  change re-hashes only its path. Sorted pairs lose the position, so a state leaf carries its index.
+- `merkle_root`, `merkle_proof`, for decisions and watch lists: the layout of OpenZeppelin's
+  StandardMerkleTree without sorting, any number of leaves ≥ 1.
+
+Leaves are double hashed, so no inner node can pass as one. There are no proofs of absence.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from keeper.hashing import keccak, type_hash
+
+ZERO = bytes(32)
+MAX_DEPTH = 20
+"""Contracts take `proof: DynArray[bytes32, 20]`: about a million leaves."""
+
+STATE_TYPE = "State(uint256 index,bytes32 account,uint64 seq,bytes32 legsHash,uint32 flags)"
+WATCH_TYPE = (
+    "Watch(bytes32 account,int256 equity,uint256 imr,uint256 mmr,uint256 healthPpm,uint64 epoch)"
+)
+PRICE_TYPE = "Price(bytes32 market,uint256 price)"
+_STATE, _WATCH, _PRICE = (type_hash(text) for text in (STATE_TYPE, WATCH_TYPE, PRICE_TYPE))
+
+
+def _word(value: int) -> bytes:
+    return value.to_bytes(32, "big")
+
+
+def state_leaf(index: int, account: bytes, seq: int, legs_hash: bytes, flags: int = 0) -> bytes:
+    """Return the price-free leaf of one account.
+
+    Args:
+        index: position in the tree, so that a proof shows where the leaf is.
+        account: 32 bytes.
+        seq: how often the account's legs have changed.
+        legs_hash: `keeper.legs.legs_hash` of them.
+        flags: bit set for the snapshot's own use.
+    """
+    return keccak(
+        keccak(b"".join((_STATE, _word(index), account, _word(seq), legs_hash, _word(flags))))
+    )
+
+
+def watch_leaf(
+    account: bytes, equity: int, imr: int, mmr: int, health_ppm: int, epoch: int
+) -> bytes:
+    """Return the leaf of an account near its limit; a negative health is written as 0."""
+    words = (
+        _WATCH,
+        account,
+        equity.to_bytes(32, "big", signed=True),
+        _word(imr),
+        _word(mmr),
+        _word(max(0, health_ppm)),
+        _word(epoch),
+    )
+    return keccak(keccak(b"".join(words)))
+
+
+def price_leaf(market: bytes, price: int) -> bytes:
+    """Return the leaf of one price, 10**-8 USD."""
+    return keccak(keccak(_PRICE + market + _word(price)))
+
+
+def node(a: bytes, b: bytes) -> bytes:
+    """Return the parent of two nodes, whichever side they are on."""
+    return keccak(a + b if a < b else b + a)
+
+
+def verify(root: bytes, leaf: bytes, proof: Sequence[bytes]) -> bool:
+    """Return whether a proof leads from the leaf to the root."""
+    for sibling in proof:
+        leaf = node(leaf, sibling)
+    return leaf == root
+
+
+def _zeros(depth: int) -> list[bytes]:
+    """Return the roots of empty trees of depth 0 … depth."""
+    roots = [ZERO]
+    for _ in range(depth):
+        roots.append(keccak(roots[-1] + roots[-1]))
+    return roots
+
+
+class Tree:
+    """A tree of capacity 2^depth over leaf hashes, kept up to date.
+
+    Invariants: level 0 holds the leaves without padding; level k + 1 holds the parents of level k;
+    a node whose leaves are all missing is not stored; no leaf that is not zero occurs twice.
+    """
+
+    def __init__(self, leaves: Iterable[bytes] = (), depth: int = 0) -> None:
+        first = list(leaves)
+        distinct = set(first)
+        if len(distinct) - (ZERO in distinct) != len(first) - first.count(ZERO):
+            raise ValueError("a leaf occurs twice")
+        self.depth = max(depth, (len(first) - 1).bit_length() if first else 0)
+        self._leaves = distinct - {ZERO}
+        self._zeros = _zeros(self.depth + 1)
+        self._levels = [first]
+        for height in range(self.depth):
+            self._levels.append(_parents(self._levels[height], self._zeros[height]))
+
+    def __len__(self) -> int:
+        return len(self._levels[0])
+
+    @property
+    def root(self) -> bytes:
+        """Return the root; of an empty tree, that of zero leaves."""
+        top = self._levels[self.depth]
+        return top[0] if top else self._zeros[self.depth]
+
+    def leaf(self, index: int) -> bytes:
+        """Return the leaf hash at an index."""
+        return self._levels[0][index]
+
+    def append(self, leaves: Iterable[bytes]) -> None:
+        """Add leaves behind the last; the capacity doubles as often as is needed."""
+        start = len(self)
+        self.update({start + i: leaf for i, leaf in enumerate(leaves)})
+
+    def update(self, changes: Mapping[int, bytes]) -> bytes:
+        """Set leaves by index and return the new root; only their paths are hashed again.
+
+        Args:
+            changes: an index may be at most the next free one once those before it are set.
+
+        Raises:
+            ValueError: an index leaves a gap, or a leaf is already there.
+        """
+        if not changes:
+            return self.root
+        indices = sorted(changes)
+        self._check(changes, indices)
+        base = self._levels[0]
+        while indices[-1] >> self.depth:
+            self._grow()
+        for index in indices:
+            if index == len(base):
+                base.append(changes[index])
+            else:
+                self._leaves.discard(base[index])
+                base[index] = changes[index]
+        self._leaves.update(leaf for leaf in changes.values() if leaf != ZERO)
+        for height in range(self.depth):
+            indices = self._raise_level(height, indices)
+        return self.root
+
+    def _check(self, changes: Mapping[int, bytes], indices: Sequence[int]) -> None:
+        base = self._levels[0]
+        new = [index for index in indices if index >= len(base)]
+        if new != list(range(len(base), len(base) + len(new))):
+            raise ValueError(f"leaf {new[0]} would leave a gap after {len(base)}")
+        going = {base[index] for index in indices if index < len(base)}
+        coming = [leaf for leaf in changes.values() if leaf != ZERO]
+        if len(set(coming)) != len(coming):
+            raise ValueError("a leaf occurs twice")
+        if any(leaf in self._leaves and leaf not in going for leaf in coming):
+            raise ValueError("a leaf is already there")
+
+    def _grow(self) -> None:
+        self._levels.append(_parents(self._levels[self.depth], self._zeros[self.depth]))
+        self.depth += 1
+        self._zeros = _zeros(self.depth + 1)
+
+    def _raise_level(self, height: int, indices: Sequence[int]) -> list[int]:
+        """Hash the parents of changed nodes of one level and return their indices."""
+        below, above, zero = self._levels[height], self._levels[height + 1], self._zeros[height]
+        size, hashed = len(below), keccak
+        parents = []
+        last = -1
+        for index in indices:
+            parent = index >> 1
+            if parent == last:
+                continue
+            last = parent
+            parents.append(parent)
+            left = below[2 * parent]
+            right = below[2 * parent + 1] if 2 * parent + 1 < size else zero
+            value = hashed(left + right if left < right else right + left)
+            if parent < len(above):
+                above[parent] = value
+            else:
+                above.append(value)
+        return parents
+
+    def proof(self, index: int) -> list[bytes]:
+        """Return the siblings from the leaf up.
+
+        Raises:
+            IndexError: there is no such leaf.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"leaf {index} of {len(self)}")
+        path = []
+        for height in range(self.depth):
+            level, sibling = self._levels[height], index ^ 1
+            path.append(level[sibling] if sibling < len(level) else self._zeros[height])
+            index >>= 1
+        return path
+
+
+def _parents(level: Sequence[bytes], zero: bytes) -> list[bytes]:
+    hashed = keccak
+    whole = len(level) & ~1
+    parents = [
+        hashed(a + b if a < b else b + a)
+        for a, b in zip(level[0:whole:2], level[1:whole:2], strict=True)
+    ]
+    if len(level) & 1:
+        parents.append(node(level[-1], zero))
+    return parents
+
+
+def _layout(leaves: Sequence[bytes]) -> list[bytes]:
+    """Return OpenZeppelin's heap: root first, leaves last and in reverse."""
+    if not leaves:
+        raise ValueError("a tree needs at least one leaf")
+    if len(set(leaves)) != len(leaves):
+        raise ValueError("a leaf occurs twice")
+    heap = [ZERO] * (len(leaves) - 1) + list(reversed(leaves))
+    hashed = keccak
+    for i in range(len(leaves) - 2, -1, -1):
+        a, b = heap[2 * i + 1], heap[2 * i + 2]
+        heap[i] = hashed(a + b if a < b else b + a)
+    return heap
+
+
+def merkle_root(leaves: Sequence[bytes]) -> bytes:
+    """Return the root of leaf hashes in the order given.
+
+    Raises:
+        ValueError: there are no leaves, or one occurs twice.
+    """
+    return _layout(leaves)[0]
+
+
+def merkle_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
+    """Return the siblings of a leaf from the bottom up.
+
+    Raises:
+        ValueError: there are no leaves, or one occurs twice.
+        IndexError: there is no such leaf.
+    """
+    if not 0 <= index < len(leaves):
+        raise IndexError(f"leaf {index} of {len(leaves)}")
+    heap = _layout(leaves)
+    at = len(heap) - 1 - index
+    path = []
+    while at:
+        path.append(heap[at - 1 if at % 2 == 0 else at + 1])
+        at = (at - 1) // 2
+    return path
