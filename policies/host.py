@@ -1,0 +1,479 @@
+"""Runs one policy in a child process and answers for it when it misbehaves.
+
+    MarketView ──▶ PolicyHost.decide ──pipe──▶ child (policies/worker.py)
+                        │   ▲                     │
+                        │   └── Answer ◀──────────┤
+                        │                         └─ Fault, silence, noise, death
+                        └── fault: kill, name the cause, back off, restart; after `BREAK_AFTER`
+                            faults in `WINDOW_S` stay on the safe built-in for `OPEN_S`
+
+The host never raises for what a plug-in does: `decide` always returns decisions, those of the safe
+fall-back when there are no better ones. State is kept here, so a restart loses none of it.
+"""
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import trio
+
+from policies import api
+from policies.observer import Observer
+
+BOOT_S = 10.0
+"""Longest start of a child: imports from a cold disk."""
+MAX_FRAME = 16 << 20
+"""Longest answer: 25,000 decisions of 600 bytes."""
+BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+BREAK_AFTER = 3
+WINDOW_S = 60.0
+OPEN_S = 300.0
+REPLAY_VIEWS = 50
+"""Views kept to compare an old child with a new one on a reload."""
+MAX_PRINT_TAIL = 4096
+
+
+class TaskStatus(Protocol):
+    """What `nursery.start` hands to a task that says when it is up."""
+
+    def started(self, value: None = None) -> None:
+        """Say that the task is up."""
+
+
+class PolicyFault(Exception):
+    """A plug-in broke its contract: `cause` is its name in metrics, `detail` shows it."""
+
+    def __init__(self, cause: str, detail: str) -> None:
+        super().__init__(f"{cause}: {detail}")
+        self.cause, self.detail = cause, detail
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySpec:
+    """Which policy to run and within what.
+
+    Args:
+        name: as the operator calls it.
+        target: `module:Class` or `path/to/file.py:Class`.
+        config: for the policy's own config struct.
+        budget_ms: time for one view, or 0 for the manifest's wish.
+        mem_mb: address space of the child, or 0 for the manifest's wish.
+        hash_seed: PYTHONHASHSEED; fixed, so that every keeper iterates alike.
+        isolate: run without a network where the kernel allows it.
+    """
+
+    name: str
+    target: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    budget_ms: int = 0
+    mem_mb: int = 0
+    hash_seed: int = 0
+    isolate: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one view: whose decisions they are, and why not the policy's."""
+
+    view: int
+    decisions: tuple[api.Decision, ...]
+    state: bytes
+    source: str
+    fault: str
+    elapsed_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """What a hot reload did: views compared, how many differ, and whether it was swapped in."""
+
+    compared: int
+    differ: int
+    swapped: bool
+    fault: str
+    boot_ms: float
+
+
+def _search_path(target: str) -> list[str]:
+    """Return sys.path for a child without site hooks, with the plug-in's own place."""
+    paths = [path for path in sys.path if path]
+    names = ["policies", "keeper"]
+    place = target.rpartition(":")[0]
+    if not place.endswith(".py"):
+        names.append(place.partition(".")[0])
+    for name in names:
+        spec = importlib.util.find_spec(name)
+        if spec is None:
+            continue
+        roots = list(spec.submodule_search_locations or ())
+        origin = roots[0] if roots else spec.origin
+        if origin:
+            paths.append(str(Path(origin).parent))
+    return list(dict.fromkeys(paths))
+
+
+_UNSHARE: list[bool] = []
+
+
+def _can_unshare() -> bool:
+    """Return whether this machine lets an ordinary process drop its network, asked once."""
+    if not _UNSHARE:
+        tool = shutil.which("unshare")
+        _UNSHARE.append(
+            tool is not None
+            and subprocess.run(  # noqa: S603  a fixed command, no input
+                [tool, "-rn", "true"], capture_output=True, check=False
+            ).returncode
+            == 0
+        )
+    return _UNSHARE[0]
+
+
+_BOOT = (
+    f"import sys;sys.path[:]=sys.argv[1].split({os.pathsep!r});"
+    "from policies.worker import main;"
+    "main(sys.argv[2],sys.argv[3].encode(),int(sys.argv[4]),float(sys.argv[5]))"
+)
+
+
+class Child:
+    """One running child: frames in, frames out, killed with everything it started."""
+
+    def __init__(self, process: trio.Process, ready: api.Ready | None = None) -> None:
+        self.process = process
+        self.ready = ready
+        self.prints = b""
+        self._buffer = bytearray()
+        self._decode = api.decoder(api.Reply)
+
+    @classmethod
+    async def open(cls, spec: PolicySpec, mem_mb: int, alarm_s: float) -> "Child":
+        """Start a child and wait until its policy is loaded.
+
+        Raises:
+            PolicyFault: it did not load.
+        """
+        command = [
+            sys.executable,
+            "-S",
+            "-s",
+            "-P",
+            "-B",
+            "-c",
+            _BOOT,
+            os.pathsep.join(_search_path(spec.target)),
+            spec.target,
+            msgspec.json.encode(dict(spec.config)).decode(),
+            str(mem_mb << 20),
+            str(alarm_s),
+        ]
+        if spec.isolate and _can_unshare():
+            command = [str(shutil.which("unshare")), "-rn", *command]
+        process = await trio.lowlevel.open_process(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={"PYTHONHASHSEED": str(spec.hash_seed)},
+            start_new_session=True,
+        )
+        child = cls(process)
+        try:
+            with trio.fail_after(BOOT_S):
+                reply = await child._reply()
+            if not isinstance(reply, api.Ready):
+                raise PolicyFault(*_named(reply, "boot"))
+            if reply.api != api.API:
+                raise PolicyFault("api", f"speaks version {reply.api}, this node {api.API}")
+        except trio.TooSlowError:
+            await child.close()
+            raise PolicyFault("boot", f"not ready after {BOOT_S:g} s") from None
+        except BaseException:
+            await child.close()
+            raise
+        child.ready = reply
+        return child
+
+    async def drain(self) -> None:
+        """Read what the plug-in prints, so a full pipe never blocks it; keep the tail."""
+        assert self.process.stderr is not None
+        try:
+            while data := await self.process.stderr.receive_some(65536):
+                self.prints = (self.prints + data)[-MAX_PRINT_TAIL:]
+        except (trio.ClosedResourceError, trio.BrokenResourceError):
+            return
+
+    async def ask(self, body: bytes, view: int) -> api.Answer:
+        """Send a request and return its answer.
+
+        Raises:
+            PolicyFault: it broke off, sent noise, or reported a fault.
+        """
+        assert self.process.stdin is not None
+        try:
+            await self.process.stdin.send_all(len(body).to_bytes(4, "big") + body)
+        except trio.BrokenResourceError:
+            raise PolicyFault("exit", await self._ending()) from None
+        reply = await self._reply()
+        if not isinstance(reply, api.Answer):
+            raise PolicyFault(*_named(reply, "protocol"))
+        if reply.view != view or self._buffer:
+            raise PolicyFault("protocol", f"answered view {reply.view} when asked for {view}")
+        if len(reply.state) > api.MAX_STATE_BYTES:
+            raise PolicyFault("oversize", f"state of {len(reply.state)} bytes")
+        if len(reply.decisions) > api.MAX_DECISIONS:
+            raise PolicyFault("oversize", f"{len(reply.decisions)} decisions")
+        return reply
+
+    async def _reply(self) -> api.Reply:
+        await self._need(4)
+        size = int.from_bytes(self._buffer[:4], "big")
+        if size > MAX_FRAME:
+            raise PolicyFault("protocol", f"a frame of {size} bytes")
+        await self._need(4 + size)
+        body = bytes(self._buffer[4 : 4 + size])
+        del self._buffer[: 4 + size]
+        try:
+            reply: api.Reply = self._decode(body)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise PolicyFault("protocol", str(error)) from None
+        return reply
+
+    async def _need(self, size: int) -> None:
+        assert self.process.stdout is not None
+        while len(self._buffer) < size:
+            data = await self.process.stdout.receive_some(1 << 20)
+            if not data:
+                raise PolicyFault("exit", await self._ending())
+            self._buffer += data
+
+    async def _ending(self) -> str:
+        with trio.move_on_after(1):
+            code = await self.process.wait()
+            if code < 0:
+                return f"killed by {signal.Signals(-code).name}"
+            return f"exit status {code}"
+        return "closed its pipe"
+
+    async def close(self) -> None:
+        """Kill the child and every process in its session, and reap it."""
+        with trio.CancelScope(shield=True):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            await self.process.wait()
+            for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+                if stream is not None:
+                    await stream.aclose()
+
+
+def _named(reply: api.Reply, default: str) -> tuple[str, str]:
+    if isinstance(reply, api.Fault):
+        return reply.cause, reply.detail
+    return default, f"unexpected {type(reply).__name__.lower()} frame"
+
+
+class PolicyHost:
+    """One policy, kept alive.
+
+    Invariants: at most one request is in flight; `decide` returns within budget + kill + one
+    fall-back decision; the state handed to a child is the one of the last accepted answer.
+    """
+
+    def __init__(self, spec: PolicySpec, fallback: api.Policy | None = None) -> None:
+        """Prepare a host; nothing starts before `run`.
+
+        Args:
+            spec: the policy.
+            fallback: safe built-in that decides in this process meanwhile; it must be quick.
+        """
+        self.spec = spec
+        self.faults: Counter[str] = Counter()
+        self.restarts = 0
+        self.last: Outcome | None = None
+        self.last_fault = ""
+        self._fallback: api.Policy = Observer() if fallback is None else fallback
+        self._fallback_state = b""
+        self._state = b""
+        self._child: Child | None = None
+        self._nursery: trio.Nursery | None = None
+        self._encode = api.encoder().encode
+        self._recent: deque[tuple[api.MarketView, bytes]] = deque(maxlen=REPLAY_VIEWS)
+        self._fault_times: deque[float] = deque(maxlen=BREAK_AFTER)
+        self._quiet_until = 0.0
+        self._busy = trio.Lock()
+
+    @property
+    def budget_s(self) -> float:
+        """Time for one view: the operator's, else the manifest's, else 50 ms."""
+        ready = None if self._child is None else self._child.ready
+        wish = ready.budget_ms if ready is not None else 50
+        return (self.spec.budget_ms or wish) / 1000
+
+    @property
+    def broken(self) -> bool:
+        """Whether the circuit breaker holds the policy off."""
+        return (
+            len(self._fault_times) == BREAK_AFTER
+            and self._fault_times[-1] - self._fault_times[0] <= WINDOW_S
+            and trio.current_time() < self._quiet_until
+        )
+
+    async def run(self, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the child until cancelled; a child that cannot start is a fault, not an end."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                try:
+                    await self._start()
+                except PolicyFault as fault:
+                    await self._blame(fault)
+                task_status.started()
+                await trio.sleep_forever()
+            finally:
+                if self._child is not None:
+                    await self._child.close()
+                    self._child = None
+                self._nursery = None
+
+    async def decide(self, view: api.MarketView) -> tuple[api.Decision, ...]:
+        """Return decisions on a view: the policy's, or the safe fall-back's. Never raises."""
+        return (await self.outcome(view)).decisions
+
+    async def outcome(self, view: api.MarketView) -> Outcome:
+        """Return decisions on a view, with whose they are and what went wrong."""
+        async with self._busy:
+            started = trio.current_time()
+            try:
+                answer = await self._ask(view)
+            except PolicyFault as fault:
+                result = self._fall_back(view, started, str(fault))
+            else:
+                self._recent.append((view, self._state))
+                self._state = answer.state
+                result = Outcome(
+                    view.view, answer.decisions, answer.state, self.spec.name, "", _us(started)
+                )
+            self.last = result
+            return result
+
+    async def _ask(self, view: api.MarketView) -> api.Answer:
+        if len(view.accounts) > api.MAX_ACCOUNTS:
+            raise PolicyFault("oversize", f"a view of {len(view.accounts)} accounts")
+        now = trio.current_time()
+        if now < self._quiet_until:
+            why = "circuit broken" if self.broken else "backing off"
+            raise PolicyFault("quiet", f"{why} after {self.last_fault}")
+        body = self._encode(api.Request(view, self._state))
+        try:
+            if self._child is None:
+                await self._start()
+            assert self._child is not None
+            with trio.fail_after(self.budget_s):
+                return await self._child.ask(body, view.view)
+        except trio.TooSlowError:
+            fault = PolicyFault("slow", f"no answer within {self.budget_s * 1000:.0f} ms")
+            await self._blame(fault)
+            raise fault from None
+        except PolicyFault as fault:
+            await self._blame(fault)
+            raise
+
+    async def _start(self) -> None:
+        assert self._nursery is not None, "PolicyHost.run is not running"
+        child = await self._open(self.spec)
+        self._child = child
+        self._nursery.start_soon(child.drain)
+
+    async def _open(self, spec: PolicySpec) -> Child:
+        alarm_s = 2 * (spec.budget_ms or 1000) / 1000 + 1
+        return await Child.open(spec, spec.mem_mb or 512, alarm_s)
+
+    async def _blame(self, fault: PolicyFault) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            await child.close()
+        now = trio.current_time()
+        self.faults[fault.cause] += 1
+        self.last_fault = str(fault)
+        self._fault_times.append(now)
+        recent = sum(1 for time in self._fault_times if now - time <= WINDOW_S)
+        step = min(self.restarts, len(BACKOFF_S) - 1)
+        self._quiet_until = now + (OPEN_S if recent >= BREAK_AFTER else BACKOFF_S[step])
+        self.restarts += 1
+
+    def _fall_back(self, view: api.MarketView, started: float, fault: str) -> Outcome:
+        decisions, self._fallback_state = self._fallback.decide(view, self._fallback_state)
+        return Outcome(view.view, tuple(decisions), self._state, "fallback", fault, _us(started))
+
+    async def reload(self, config: Mapping[str, Any]) -> Reload:
+        """Swap in a child with another configuration, after both replayed the recent views.
+
+        A new child that faults is dropped and the old one goes on.
+        """
+        assert self._nursery is not None, "PolicyHost.run is not running"
+        spec = replace(self.spec, config=dict(config))
+        started = trio.current_time()
+        try:
+            child = await self._open(spec)
+        except PolicyFault as fault:
+            return Reload(0, 0, False, str(fault), 0.0)
+        boot_ms = (trio.current_time() - started) * 1000
+        async with self._busy:
+            differ = 0
+            try:
+                for view, state in tuple(self._recent):
+                    body = self._encode(api.Request(view, state))
+                    with trio.fail_after(self.budget_s):
+                        new = await child.ask(body, view.view)
+                    if self._child is not None:
+                        with trio.fail_after(self.budget_s):
+                            old = await self._child.ask(body, view.view)
+                        differ += new.decisions != old.decisions
+            except (PolicyFault, trio.TooSlowError) as fault:
+                await child.close()
+                return Reload(len(self._recent), differ, False, f"replay: {fault}", boot_ms)
+            old_child, self._child, self.spec = self._child, child, spec
+            self._nursery.start_soon(child.drain)
+            self._quiet_until = 0.0
+            self._fault_times.clear()
+        if old_child is not None:
+            await old_child.close()
+        return Reload(len(self._recent), differ, True, "", boot_ms)
+
+
+def _us(started: float) -> int:
+    return int((trio.current_time() - started) * 1_000_000)
+
+
+class LatestView:
+    """A feed of one place: a newer view replaces the one not yet taken, and is counted."""
+
+    def __init__(self) -> None:
+        self.conflated = 0
+        self._view: api.MarketView | None = None
+        self._fresh = trio.Event()
+
+    def put(self, view: api.MarketView) -> None:
+        """Offer the latest view; never waits."""
+        if self._view is not None:
+            self.conflated += 1
+        self._view = view
+        self._fresh.set()
+
+    async def get(self) -> api.MarketView:
+        """Wait for a view and take it."""
+        while self._view is None:
+            await self._fresh.wait()
+        view, self._view = self._view, None
+        self._fresh = trio.Event()
+        return view
