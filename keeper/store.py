@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from keeper.errors import StoreError
 
@@ -100,7 +101,7 @@ class Store:
                 raise
             self._rows.execute("COMMIT")
 
-    def read(self, query: str, arguments: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+    def read(self, query: str, arguments: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
         """Return all rows of a query."""
         with self._lock:
             return self._rows.execute(query, arguments).fetchall()

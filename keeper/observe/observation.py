@@ -10,6 +10,7 @@ the body by whoever checks it. A head alone can be shown on its own chain: it is
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import msgpack
 
@@ -170,4 +171,4 @@ def _bytes(value: object, size: int) -> bool:
 
 
 def _strictly_sorted(keys: Sequence[object]) -> bool:
-    return all(a < b for a, b in zip(keys, keys[1:], strict=False))  # type: ignore[operator]
+    return all(a < b for a, b in pairwise(keys))  # type: ignore[operator]

@@ -22,7 +22,7 @@ from keeper.units import ChainId
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One leaf under a seal: it names chain, contract, account, amount and expiry, and is used once.
+    """One leaf under a seal: names chain, contract, account, amount and expiry; used once.
 
     Args:
         kind: the struct name of its leaf ("Credit", "Transfer", ...).
@@ -51,7 +51,7 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class BlockRef:
+class CutBlock:
     """A block of one chain that the snapshot is cut at."""
 
     chain: ChainId
@@ -110,7 +110,7 @@ class Context:
     now_ms: int
     faults: int
     members: tuple[bytes, ...]
-    cut: Mapping[ChainId, BlockRef]
+    cut: Mapping[ChainId, CutBlock]
     tables: Mapping[ChainId, Table]
     prices: Mapping[bytes, Price]
     legs: Mapping[bytes, tuple[Leg, ...]]
@@ -121,7 +121,7 @@ class Context:
 
 
 class DecisionRule(Protocol):
-    """Derives one family of decisions; its own state is opaque, canonical bytes to everyone else."""
+    """Derives one family of decisions; its state is canonical bytes, opaque to others."""
 
     name: str
     """Key of the rule's state in the book; never reused for another meaning."""

@@ -1,0 +1,218 @@
+"""One frozen `Config` per node: `keeper.toml` and the environment, checked once at start.
+
+    HOME/keeper.toml    this file           HOME/network.json     the network's descriptor
+    HOME/keys/          sealed keys         HOME/keeper.db        votes, sign lock, ledger
+
+Nothing else reads the environment. A relative path is relative to the home. What all keepers must
+share (committee, parameters) comes from the network, never from here.
+"""
+
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from keeper.errors import ConfigError
+from keeper.units import ChainId
+
+MODES = ("off", "shadow", "dry", "live")
+
+TEMPLATE = """\
+# Flowkeeper node. Every value is checked when the node starts; unknown keys are refused.
+
+[node]
+# What this node may do with its keys: off (follow only), shadow (decide, tell nobody),
+# dry (bid and simulate, send nothing), live.
+mode = "{mode}"
+# The password that opens the keys: a file only you can read, or the environment's KEEPER_PASSWORD.
+password_file = "{password_file}"
+
+[p2p]
+# Where other keepers reach this node; only a public address is useful on the internet.
+listen = "/ip4/127.0.0.1/tcp/{p2p_port}"
+# Addresses of keepers to start from; one is enough, the rest is learned.
+bootstrap = [{bootstrap}]
+
+[http]
+# /livez /readyz /metrics /status, and the dashboard; loopback unless you put a proxy before it.
+host = "127.0.0.1"
+port = {http_port}
+
+# One section per chain of the network: endpoints in order of preference.
+{chains}
+[policies]
+# Who decides what this node bids on: names of installed policies, or path.py:Class.
+liquidation = "liquidation"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A node's settings.
+
+    Args:
+        home: directory of keys and database.
+        mode: one of `MODES`.
+        password_file: file whose first line opens the keys, or None.
+        listen: libp2p multiaddress to listen on.
+        bootstrap: multiaddresses to start from.
+        http_host, http_port: where health, metrics and status are served.
+        endpoints: RPC endpoints per chain, at least one each.
+        policies: policy name per kind.
+    """
+
+    home: Path
+    mode: str
+    password_file: Path | None
+    listen: str
+    bootstrap: tuple[str, ...]
+    http_host: str
+    http_port: int
+    endpoints: dict[ChainId, tuple[str, ...]]
+    policies: dict[str, str]
+
+    @property
+    def network_file(self) -> Path:
+        """The network's descriptor."""
+        return self.home / "network.json"
+
+    @property
+    def store_file(self) -> Path:
+        """The node's database."""
+        return self.home / "keeper.db"
+
+    @property
+    def keys(self) -> Path:
+        """The directory of sealed keys."""
+        return self.home / "keys"
+
+    def password(self) -> str:
+        """Return the password that opens the keys.
+
+        Raises:
+            ConfigError: neither the file nor the environment has one.
+        """
+        if self.password_file is not None and self.password_file.exists():
+            return self.password_file.read_text().splitlines()[0].strip()
+        if "KEEPER_PASSWORD" in os.environ:
+            return os.environ["KEEPER_PASSWORD"]
+        raise ConfigError(
+            "no password to open the keys",
+            where=str(self.home / "keeper.toml"),
+            remedy="set node.password_file, or KEEPER_PASSWORD in the environment",
+        )
+
+
+_SECTIONS: dict[str, set[str]] = {
+    "node": {"mode", "password_file"},
+    "p2p": {"listen", "bootstrap"},
+    "http": {"host", "port"},
+    "chains": set(),
+    "policies": {"liquidation", "routing", "deleverage", "hedging", "filling"},
+}
+
+
+def load(home: Path) -> Config:
+    """Read and check `HOME/keeper.toml`.
+
+    Raises:
+        ConfigError: the file is missing, is no TOML, has an unknown key or an impossible value.
+    """
+    path = home / "keeper.toml"
+    try:
+        raw = tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise ConfigError(
+            "there is no keeper here", where=str(path), remedy="make one with `keeper init`"
+        ) from error
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(
+            f"cannot read the configuration: {error}", where=str(path), remedy="mend the file"
+        ) from error
+    _refuse_unknown(raw, path)
+    try:
+        return _build(home, raw)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"a setting is missing or impossible: {error}",
+            where=str(path),
+            remedy="compare with the commented file that `keeper init` writes",
+        ) from error
+
+
+def _refuse_unknown(raw: dict[str, Any], path: Path) -> None:
+    for section, body in raw.items():
+        known = _SECTIONS.get(section)
+        if known is None:
+            raise ConfigError(
+                f"unknown section [{section}]",
+                where=str(path),
+                remedy=f"the sections are {', '.join(sorted(_SECTIONS))}",
+            )
+        unknown = set() if section == "chains" else set(body) - known
+        if section == "chains":
+            unknown = {
+                f"{chain}.{key}" for chain, row in body.items() for key in set(row) - {"rpc"}
+            }
+        if unknown:
+            raise ConfigError(
+                f"unknown key {min(unknown)!r} in [{section}]",
+                where=str(path),
+                remedy=f"the keys are {', '.join(sorted(known or {'rpc'}))}",
+            )
+
+
+def _build(home: Path, raw: dict[str, Any]) -> Config:
+    node, p2p, http = raw["node"], raw["p2p"], raw["http"]
+    if node["mode"] not in MODES:
+        raise ValueError(f"node.mode {node['mode']!r} is not one of {', '.join(MODES)}")
+    if not 0 < int(http["port"]) < 65536:
+        raise ValueError(f"http.port {http['port']} is no port")
+    endpoints = {
+        ChainId(int(chain)): tuple(str(url) for url in row["rpc"])
+        for chain, row in sorted(raw["chains"].items())
+    }
+    for chain, urls in endpoints.items():
+        if not urls:
+            raise ValueError(f"chains.{chain}.rpc needs at least one endpoint")
+    password = str(node.get("password_file", ""))
+    return Config(
+        home=home,
+        mode=str(node["mode"]),
+        password_file=home / password if password else None,
+        listen=str(p2p["listen"]),
+        bootstrap=tuple(str(address) for address in p2p.get("bootstrap", ())),
+        http_host=str(http.get("host", "127.0.0.1")),
+        http_port=int(http["port"]),
+        endpoints=endpoints,
+        policies={str(kind): str(name) for kind, name in raw.get("policies", {}).items()},
+    )
+
+
+def render(
+    *,
+    mode: str,
+    password_file: str,
+    p2p_port: int,
+    bootstrap: tuple[str, ...],
+    http_port: int,
+    endpoints: dict[ChainId, tuple[str, ...]],
+) -> str:
+    """Return a commented `keeper.toml`."""
+    chains = "".join(
+        f"[chains.{chain}]\nrpc = [{', '.join(_quoted(url) for url in urls)}]\n\n"
+        for chain, urls in sorted(endpoints.items())
+    )
+    return TEMPLATE.format(
+        mode=mode,
+        password_file=password_file,
+        p2p_port=p2p_port,
+        bootstrap=", ".join(_quoted(address) for address in bootstrap),
+        http_port=http_port,
+        chains=chains,
+    )
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

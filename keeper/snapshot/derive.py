@@ -1,0 +1,355 @@
+"""One step of the replicated state: parent's state and agreed inputs → the next snapshot.
+
+    observations ─▶ cut, prices ─▶ tables at the cut ─▶ legs ─▶ margins ─┐
+    parent's book ───────────────────────────────────────────────────────┴─▶ rules ─▶ decisions
+                                                        header ─▶ Header leaf + decisions ─▶ root
+
+Everything here is a pure function, so a leader that proposes and a member that checks run the very
+same lines and compare bytes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import msgpack
+
+from keeper.leaves import header_leaf
+from keeper.legs import Leg, legs_hash
+from keeper.margin.engine import AccountMargin, Engine
+from keeper.margin.marks import Marks, Unpriced
+from keeper.margin.tree import Tree, price_leaf, state_leaf, watch_leaf
+from keeper.merkle import merkle_root
+from keeper.network import NetworkSpec
+from keeper.observe.table import Table
+from keeper.parameters import Parameters
+from keeper.snapshot.book import EMPTY_BOOK, MAX_OUTSTANDING, Book, Registered, decision_row
+from keeper.snapshot.cut import choose_cut
+from keeper.snapshot.decisions import Context, CutBlock, Decision, DecisionRule, Observed, Price
+from keeper.snapshot.header import VERSION, Header, Totals
+from keeper.snapshot.outstanding import still_outstanding
+from keeper.snapshot.prices import agree_prices
+from keeper.units import ChainId, ceil_div
+from keeper.venue.book import accounts, funding
+
+MAX_DECISIONS = 512
+"""Decisions of one view: a proposal with them stays far below the largest frame."""
+
+
+class Tables(Protocol):
+    """Where the account tables come from: the node's own index of final blocks."""
+
+    def at(self, ref: CutBlock) -> Table | None:
+        """Return the table after exactly this block, or None when it is not (yet) held."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What stays the same during an epoch.
+
+    Args:
+        network, parameters: the descriptor and what governance set.
+        digest: keccak over both, inside the committee's config.
+        epoch: committee epoch.
+        config: digest of the committee: parent of the first block.
+        members: addresses in order.
+        faults, quorum: f and q.
+        rules: decision rules in the order they derive.
+    """
+
+    network: NetworkSpec
+    parameters: Parameters
+    digest: bytes
+    epoch: int
+    config: bytes
+    members: tuple[bytes, ...]
+    faults: int
+    quorum: int
+    rules: tuple[DecisionRule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One snapshot with what its children need.
+
+    Args:
+        header: the agreed header.
+        book: the state handed on.
+        decisions: this view's decisions in order.
+        legs, margins: every account that holds something.
+        root: decision root, what the committee seals.
+    """
+
+    header: Header
+    book: Book
+    decisions: tuple[Decision, ...]
+    legs: Mapping[bytes, tuple[Leg, ...]]
+    margins: Mapping[bytes, AccountMargin]
+    root: bytes
+
+    @property
+    def cut(self) -> dict[ChainId, CutBlock]:
+        """The agreed block per chain."""
+        return {ref.chain: ref for ref in self.header.cut}
+
+    def leaves(self, setting: Setting) -> list[bytes]:
+        """Return the leaves under the root: the header first, then the decisions in order."""
+        return decision_leaves(setting, self.header, self.decisions)
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """What this node does not hold yet: blocks of its own index, or bodies by hash."""
+
+    blocks: tuple[CutBlock, ...] = ()
+    bodies: frozenset[bytes] = frozenset()
+
+
+def genesis(setting: Setting) -> Snapshot:
+    """Return the state before the first view."""
+    rules = {rule.name: rule.initial() for rule in setting.rules}
+    book = replace(EMPTY_BOOK, rules=rules)
+    zero = bytes(32)
+    header = Header(
+        VERSION,
+        setting.epoch,
+        0,
+        0,
+        setting.config,
+        setting.digest,
+        (),
+        zero,
+        zero,
+        zero,
+        book.hash(),
+        Totals(0, 0, 0, 0),
+    )
+    return Snapshot(header, book, (), {}, {}, zero)
+
+
+def decision_leaves(setting: Setting, header: Header, decisions: Sequence[Decision]) -> list[bytes]:
+    """Return the Header leaf, then one leaf a decision."""
+    top = header_leaf(setting.network.id, header.epoch, header.view, header.hash())
+    return [top, *(decision.leaf for decision in decisions)]
+
+
+def derive(
+    setting: Setting,
+    tables: Tables,
+    parent: Snapshot,
+    view: int,
+    tick: int,
+    observed: Sequence[Observed],
+    bodies: Mapping[bytes, bytes],
+) -> tuple[Snapshot, dict[bytes, bytes]] | Lacking:
+    """Return the next snapshot and the bodies it needs attached, or what is missing for it.
+
+    Args:
+        setting: the epoch's constants.
+        tables: this node's own index.
+        parent: the snapshot built on.
+        view: the view decided.
+        tick: its tick.
+        observed: ≥ q observations of that tick, by member.
+        bodies: candidates for attachment, by hash.
+    """
+    context = _context(setting, tables, parent, view, tick, observed)
+    if isinstance(context, Lacking):
+        return context
+    wanted: set[bytes] = set()
+    for rule in setting.rules:
+        wanted |= rule.wanted(context, parent.book.rules[rule.name])
+    absent = frozenset(wanted - bodies.keys())
+    if absent:
+        return Lacking(bodies=absent)
+    attachments = {digest: bodies[digest] for digest in sorted(wanted)}
+    context = replace(context, attachments=attachments)
+    states: dict[str, bytes] = {}
+    made: list[Decision] = []
+    for rule in setting.rules:
+        states[rule.name], decisions = rule.derive(context, parent.book.rules[rule.name])
+        made += decisions
+        context = replace(context, outstanding=context.outstanding + decisions)
+    return _assemble(setting, parent, context, states, made), attachments
+
+
+def _context(
+    setting: Setting,
+    tables: Tables,
+    parent: Snapshot,
+    view: int,
+    tick: int,
+    observed: Sequence[Observed],
+) -> Context | Lacking:
+    network = setting.network
+    cut = choose_cut(
+        [chain.id for chain in network.chains],
+        parent.cut,
+        observed,
+        faults=setting.faults,
+        quorum=setting.quorum,
+    )
+    held: dict[ChainId, Table] = {}
+    lacking = []
+    for chain, ref in cut.items():
+        table = tables.at(ref)
+        if table is None:
+            lacking.append(ref)
+        else:
+            held[chain] = table
+    if lacking:
+        return Lacking(blocks=tuple(lacking))
+    now_ms = network.genesis_time_ms + tick * network.tick_ms
+    prices = agree_prices(
+        sorted({feed.market for chain in network.chains for feed in chain.feeds}),
+        parent.book.prices,
+        observed,
+        quorum=setting.quorum,
+        now_ms=now_ms,
+        max_age_ms=setting.parameters.breakers.oracle_age_s * 1000,
+    )
+    legs = accounts(network, held, parent.book.rules)
+    margins = _margins(setting, legs, prices, held, cut, now_ms)
+    return Context(
+        network=network,
+        parameters=setting.parameters,
+        epoch=setting.epoch,
+        view=view,
+        tick=tick,
+        now_ms=now_ms,
+        faults=setting.faults,
+        members=setting.members,
+        cut=cut,
+        tables=held,
+        prices=prices,
+        legs=legs,
+        margins=margins,
+        observed=tuple(observed),
+        attachments={},
+        outstanding=still_outstanding(parent.book.outstanding, held, cut),
+    )
+
+
+def _margins(
+    setting: Setting,
+    legs: Mapping[bytes, tuple[Leg, ...]],
+    prices: Mapping[bytes, Price],
+    tables: Mapping[ChainId, Table],
+    cut: Mapping[ChainId, CutBlock],
+    now_ms: int,
+) -> dict[bytes, AccountMargin]:
+    """Return margins; an account with a leg that has no price yet has none, so nothing happens."""
+    ages = {
+        chain: max(0, ceil_div(now_ms - ref.timestamp * 1000, 1000)) for chain, ref in cut.items()
+    }
+    marks = Marks(
+        {market: price.price_e8 for market, price in prices.items()},
+        funding(setting.network, tables),
+        setting.parameters.margin,
+        ages,
+    )
+    engine = Engine(marks)
+    margins: dict[bytes, AccountMargin] = {}
+    for account in sorted(legs):
+        try:
+            margins[account] = engine.margin(engine.rows(legs[account]))
+        except Unpriced:
+            continue
+    return margins
+
+
+def _assemble(
+    setting: Setting,
+    parent: Snapshot,
+    context: Context,
+    states: Mapping[str, bytes],
+    made: Sequence[Decision],
+) -> Snapshot:
+    decisions = tuple(sorted(made, key=lambda decision: decision.order))
+    outstanding = context.outstanding
+    if len(decisions) > MAX_DECISIONS or len(outstanding) > MAX_OUTSTANDING:
+        raise AssertionError("rules made more decisions than their bounds allow")
+    registry = _register(parent.book.registry, context.legs)
+    book = Book(context.prices, registry, dict(states), outstanding)
+    margins = context.margins
+    header = Header(
+        VERSION,
+        context.epoch,
+        context.view,
+        context.tick,
+        parent.header.hash(),
+        setting.digest,
+        tuple(context.cut[chain] for chain in sorted(context.cut)),
+        merkle_root(price_leaves(context.prices)),
+        Tree(state_leaves(registry)).root,
+        merkle_root(watch_leaves(setting, margins)),
+        book.hash(),
+        Totals(
+            sum(m.equity for m in margins.values()),
+            sum(m.imr for m in margins.values()),
+            sum(m.mmr for m in margins.values()),
+            len(context.legs),
+        ),
+    )
+    root = merkle_root(decision_leaves(setting, header, decisions))
+    return Snapshot(header, book, decisions, context.legs, margins, root)
+
+
+def price_leaves(prices: Mapping[bytes, Price]) -> list[bytes]:
+    """Return the leaves under the price root, by market."""
+    return [price_leaf(market, prices[market].price_e8) for market in sorted(prices)]
+
+
+def state_leaves(registry: Mapping[bytes, Registered]) -> list[bytes]:
+    """Return the leaves under the state root, by index."""
+    return [
+        state_leaf(entry.index, account, entry.sequence, entry.legs_hash)
+        for account, entry in sorted(registry.items(), key=lambda item: item[1].index)
+    ]
+
+
+def watched(setting: Setting, margins: Mapping[bytes, AccountMargin]) -> list[bytes]:
+    """Return the accounts near their limit, by id."""
+    limit = setting.parameters.margin.watch_health_ppm
+    return [
+        account
+        for account, margin in sorted(margins.items())
+        if margin.requirement > 0 and margin.health_ppm < limit
+    ]
+
+
+def watch_leaves(setting: Setting, margins: Mapping[bytes, AccountMargin]) -> list[bytes]:
+    """Return the leaves under the watch root."""
+    return [
+        watch_leaf(account, m.equity, m.imr, m.mmr, m.health_ppm, setting.epoch)
+        for account in watched(setting, margins)
+        for m in (margins[account],)
+    ]
+
+
+def _register(
+    before: Mapping[bytes, Registered], legs: Mapping[bytes, tuple[Leg, ...]]
+) -> dict[bytes, Registered]:
+    """Return the registry: new accounts are appended in id order, changed legs count up."""
+    after = dict(before)
+    for account in sorted(set(legs) | set(before)):
+        digest = legs_hash(legs.get(account, ()))
+        known = before.get(account)
+        if known is None:
+            after[account] = Registered(len(after), 1, digest)
+        elif known.legs_hash != digest:
+            after[account] = Registered(known.index, known.sequence + 1, digest)
+    return after
+
+
+def payload_bytes(snapshot: Snapshot, attachments: Mapping[bytes, bytes]) -> bytes:
+    """Return what a proposal carries: header, decisions, attached bodies in hash order."""
+    packed: bytes = msgpack.packb(
+        [
+            snapshot.header.to_row(),
+            [decision_row(decision) for decision in snapshot.decisions],
+            [attachments[digest] for digest in sorted(attachments)],
+        ]
+    )
+    return packed
