@@ -1,0 +1,161 @@
+"""JSON-RPC values to ours: strict, so a malformed answer is the endpoint's fault and never ours.
+
+A block header's hash is recomputed from its fields, so no endpoint can change one field of it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from keeper.chain import mpt, rlp
+from keeper.chain.port import AccountProof, BlockRef, Header, Log, Receipt
+from keeper.hashing import keccak
+from keeper.units import BlockNumber, ChainId, Timestamp, Wei
+
+
+def quantity(value: Any) -> int:
+    """Return the integer of a hex quantity.
+
+    Raises:
+        ValueError: it is no "0x…" string.
+    """
+    if not isinstance(value, str) or not value.startswith("0x"):
+        raise ValueError(f"expected a hex quantity, got {value!r}")
+    return int(value, 16)
+
+
+def data(value: Any, length: int | None = None) -> bytes:
+    """Return the bytes of hex data, of a given length if one is asked for.
+
+    Raises:
+        ValueError: it is no "0x…" string of whole bytes, or has another length.
+    """
+    if not isinstance(value, str) or not value.startswith("0x"):
+        raise ValueError(f"expected hex data, got {value!r}")
+    raw = bytes.fromhex(value[2:])
+    if length is not None and len(raw) != length:
+        raise ValueError(f"expected {length} bytes, got {len(raw)}")
+    return raw
+
+
+def to_hex(raw: bytes) -> str:
+    """Return 0x-prefixed hex."""
+    return "0x" + raw.hex()
+
+
+_HEADER = (
+    ("parentHash", 32), ("sha3Uncles", 32), ("miner", 20), ("stateRoot", 32),
+    ("transactionsRoot", 32), ("receiptsRoot", 32), ("logsBloom", 256), ("difficulty", 0),
+    ("number", 0), ("gasLimit", 0), ("gasUsed", 0), ("timestamp", 0), ("extraData", None),
+    ("mixHash", 32), ("nonce", 8),
+)  # fmt: skip
+_FORKS = (
+    ("baseFeePerGas", 0), ("withdrawalsRoot", 32), ("blobGasUsed", 0), ("excessBlobGas", 0),
+    ("parentBeaconBlockRoot", 32), ("requestsHash", 32),
+)  # fmt: skip
+"""Fields added by London, Shanghai, Cancun (3) and Prague, in header order; length 0 = number."""
+
+
+def _field(block: dict[str, Any], name: str, length: int | None) -> bytes:
+    if length == 0:
+        number = quantity(block[name])
+        return number.to_bytes((number.bit_length() + 7) // 8, "big")
+    return data(block[name], length)
+
+
+def header_rlp(block: dict[str, Any]) -> bytes:
+    """Return the RLP of a block header as JSON-RPC shows it."""
+    fields = [_field(block, name, length) for name, length in _HEADER]
+    fields += [_field(block, name, length) for name, length in _FORKS if block.get(name)]
+    return rlp.encode(fields)
+
+
+def header(chain: ChainId, block: Any) -> Header:
+    """Return the header of a JSON-RPC block whose hash is what its fields hash to.
+
+    Raises:
+        ValueError: a field is missing or malformed, or the hash is another one's.
+    """
+    try:
+        claimed = data(block["hash"], 32)
+        if keccak(header_rlp(block)) != claimed:
+            raise ValueError(f"header fields do not hash to {claimed.hex()}")
+        return Header(
+            BlockRef(chain, BlockNumber(quantity(block["number"])), claimed),
+            data(block["parentHash"], 32),
+            Timestamp(quantity(block["timestamp"])),
+            data(block["stateRoot"], 32),
+            data(block["receiptsRoot"], 32),
+            Wei(quantity(block.get("baseFeePerGas") or "0x0")),
+            quantity(block["gasLimit"]),
+            quantity(block["gasUsed"]),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"block lacks a field: {error}") from error
+
+
+def log(chain: ChainId, entry: Any) -> Log:
+    """Return one log.
+
+    Raises:
+        ValueError: malformed, or removed.
+    """
+    try:
+        if entry.get("removed"):
+            raise ValueError("log is marked as removed")
+        return Log(
+            BlockRef(chain, BlockNumber(quantity(entry["blockNumber"])), data(entry["blockHash"])),
+            quantity(entry["logIndex"]),
+            data(entry["transactionHash"], 32),
+            data(entry["address"], 20),
+            tuple([data(topic, 32) for topic in entry["topics"]]),
+            data(entry["data"]),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"log lacks a field: {error}") from error
+
+
+def receipt(chain: ChainId, entry: Any) -> Receipt:
+    """Return one receipt.
+
+    Raises:
+        ValueError: malformed.
+    """
+    try:
+        block = BlockRef(
+            chain, BlockNumber(quantity(entry["blockNumber"])), data(entry["blockHash"], 32)
+        )
+        return Receipt(
+            data(entry["transactionHash"], 32),
+            block,
+            quantity(entry["status"]) == 1,
+            quantity(entry["gasUsed"]),
+            Wei(quantity(entry["effectiveGasPrice"])),
+            tuple([log(chain, each) for each in entry["logs"]]),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"receipt lacks a field: {error}") from error
+
+
+def account_proof(at: Header, address: bytes, slots: Sequence[int], found: Any) -> AccountProof:
+    """Return what `eth_getProof` answered, verified against the header's state root.
+
+    Only the proof nodes are believed: the account's fields are read from the proven leaf.
+
+    Raises:
+        BadProof: the nodes do not lead to the state root.
+        ValueError: malformed.
+    """
+    try:
+        nodes = [data(node) for node in found["accountProof"]]
+        entries = found["storageProof"]
+        if len(entries) != len(slots):
+            raise ValueError(f"{len(entries)} storage proofs for {len(slots)} slots")
+        slot_nodes = [[data(node) for node in entry["proof"]] for entry in entries]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"proof lacks a field: {error}") from error
+    nonce, balance, storage, code = mpt.prove_account(at.state_root, address, nodes)
+    values = [
+        (slot, mpt.prove_slot(storage, slot, proof))
+        for slot, proof in zip(slots, slot_nodes, strict=True)
+    ]
+    return AccountProof(at.ref, address, nonce, Wei(balance), code, storage, tuple(values))

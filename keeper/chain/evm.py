@@ -1,0 +1,488 @@
+"""An EVM chain over several JSON-RPC endpoints that need not be trusted one by one.
+
+    heads        a quorum agrees on one block hash; the parent-hash tracker judges reorgs
+    headers      prove themselves: the fields hash to the hash that was asked for
+    state        at that hash, by EIP-1898; proven (`proof`) or by quorum (`calls`, `logs`)
+    broadcast    to everybody
+
+Subscriptions only wake the tracker. A quorum on "latest" would fail whenever heads differ, so a
+hash is agreed first and everything else is read at it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import trio
+
+from keeper.chain import codec, mpt
+from keeper.chain.endpoints import Endpoints
+from keeper.chain.finality import Anchored, Depth, FinalityRule, Tag
+from keeper.chain.http import HttpRpc
+from keeper.chain.mux import MuxRpc, is_mux
+from keeper.chain.port import (
+    AccountProof,
+    BlockRef,
+    Call,
+    Emit,
+    Fees,
+    Header,
+    Level,
+    Log,
+    Receipt,
+    Simulation,
+    Stalled,
+)
+from keeper.chain.rpc import Rpc, RpcError
+from keeper.chain.tracker import WINDOW, Event, Tracker, Wants
+from keeper.errors import RemoteFault
+from keeper.hashing import keccak
+from keeper.reasons import Reason
+from keeper.units import BlockNumber, ChainId, Wei
+
+T = TypeVar("T")
+
+_TAGS = {Level.UNSAFE: "latest", Level.SAFE: "safe", Level.FINAL: "finalized"}
+_STRIDE = 64
+"""Blocks fetched in one batch when catching up."""
+_LOG_SPAN = 1_000
+"""Blocks in one log query: public providers refuse more."""
+_KNOWN = (
+    "already known",
+    "already imported",
+    "alreadyknown",
+    "known transaction",
+    "already exists",
+)
+_FEE_BLOCKS = 5
+
+
+def connect(url: str) -> Rpc:
+    """Return the transport for an address: http(s), ws(s), or a socket path."""
+    return MuxRpc(url) if is_mux(url) else HttpRpc(url)
+
+
+class EvmChain:
+    """One EVM chain, seen by one keeper.
+
+    Args:
+        chain: the id that every endpoint must have.
+        endpoints: addresses or transports.
+        finality: when a block counts as final.
+        quorum: endpoints that must agree; a majority by default.
+        poll_s: how often to look when no subscription wakes us.
+        stall_s: without a new block for so long, the chain counts as stalled.
+        attempt_s: how long one endpoint may take for one answer.
+    """
+
+    def __init__(
+        self,
+        chain: ChainId,
+        endpoints: Sequence[str | Rpc],
+        finality: FinalityRule | None = None,
+        *,
+        quorum: int | None = None,
+        poll_s: float = 0.5,
+        stall_s: float = 30.0,
+        attempt_s: float = 2.0,
+        window: int = WINDOW,
+    ) -> None:
+        rpcs = [connect(each) if isinstance(each, str) else each for each in endpoints]
+        self.id = chain
+        self.endpoints = Endpoints(rpcs, quorum=quorum, attempt_s=attempt_s)
+        self.finality: FinalityRule = finality or Tag()
+        self.tracker = Tracker(window)
+        self._window, self._poll_s, self._stall_s = window, poll_s, stall_s
+        self._hint = trio.Event()
+
+    # following -------------------------------------------------------------------------------
+
+    async def run(self, emit: Emit) -> None:
+        """Follow the chain until cancelled; return only after a DeepReorg beyond the window."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.endpoints.run)
+                for each in self.endpoints.health:
+                    if isinstance(each.rpc, MuxRpc):
+                        nursery.start_soon(each.rpc.follow_heads, self.poke)
+                await self._follow(emit)
+                nursery.cancel_scope.cancel()
+        finally:
+            await self.aclose()
+
+    def poke(self) -> None:
+        """Look for a new head now."""
+        self._hint.set()
+
+    async def _follow(self, emit: Emit) -> None:
+        moved, stalled, why = trio.current_time(), False, ""
+        while True:
+            self._hint = trio.Event()
+            try:
+                async for events in self._steps():
+                    moved, stalled = trio.current_time(), False
+                    for event in events:
+                        await emit(event)
+                    if self.tracker.head is None:
+                        return
+                why = "no new block"
+            except RemoteFault as fault:
+                why = str(fault)
+            quiet = trio.current_time() - moved
+            if quiet >= self._stall_s and not stalled:
+                stalled = True
+                await emit(Stalled(self.id, int(quiet), why))
+            with trio.move_on_after(self._poll_s):
+                await self._hint.wait()
+
+    async def _steps(self) -> Any:
+        """Yield the events of each move towards the agreed head."""
+        head = await self.head()
+        if self.tracker.head is None:
+            start = await self._start(head)
+            yield self._settled(self.tracker.offer(start))
+        while (at := self.tracker.head) is not None and at.ref.hash != head.ref.hash:
+            ahead = [head]
+            if head.ref.number > at.ref.number + 1:
+                last = min(head.ref.number, at.ref.number + _STRIDE)
+                ahead = await self._by_number(range(at.ref.number + 1, last + 1))
+            for header in ahead:
+                events = await self._offer(header)
+                if events is None:
+                    return
+                yield events
+                if self.tracker.head is None:
+                    return
+        final = await self._final()
+        if final is not None and (events := self.tracker.finalize(final)):
+            yield events
+
+    async def _offer(self, header: Header) -> tuple[Event, ...] | None:
+        """Offer a header and whatever the tracker wants; None if the branch vanished meanwhile."""
+        answer = self.tracker.offer(header)
+        while isinstance(answer, Wants):
+            parent = await self.block(answer.hash)
+            if parent is None:
+                return None
+            answer = self.tracker.offer(parent)
+        return answer
+
+    @staticmethod
+    def _settled(answer: Wants | tuple[Event, ...]) -> tuple[Event, ...]:
+        assert not isinstance(answer, Wants), "the first header is wanted by nobody"
+        return answer
+
+    async def _start(self, head: Header) -> Header:
+        """Return where to begin: at the final block if the window reaches it."""
+        depth = self.finality.blocks if isinstance(self.finality, Depth) else self._window - 1
+        lowest = max(head.ref.number - min(depth, self._window - 1), 0)
+        final = None if isinstance(self.finality, Depth) else await self._final()
+        number = lowest if final is None else max(lowest, min(final.ref.number, head.ref.number))
+        return (await self._by_number([number]))[0]
+
+    async def _final(self) -> Header | None:
+        match self.finality:
+            case Depth(blocks):
+                return self.tracker.at_depth(blocks)
+            case Tag():
+                return await self.head(Level.FINAL)
+            case Anchored(anchor):
+                ref = anchor()
+                return None if ref is None else await self.block(ref.hash)
+
+    # heads and headers -----------------------------------------------------------------------
+
+    async def head(self, level: Level = Level.UNSAFE) -> Header:
+        """Return the newest block that a quorum has.
+
+        Raises:
+            RemoteFault: NO_QUORUM.
+        """
+        tag, quorum = _TAGS[level], self.endpoints.quorum
+
+        async def newest(rpc: Rpc) -> Header:
+            return self._header(rpc, await rpc.call("eth_getBlockByNumber", [tag, False]))
+
+        answers = await self.endpoints.poll(newest)
+        if len(answers) < quorum:
+            down = [each.last_error for each in self.endpoints.health if each.failures]
+            raise RemoteFault(
+                "endpoints", Reason.NO_QUORUM, f"{len(answers)} of {quorum} answer: {down}"
+            )
+        heads = sorted((header for _, header in answers), key=lambda h: -h.ref.number)
+        common = heads[quorum - 1]
+        if sum(header.ref.hash == common.ref.hash for header in heads) >= quorum:
+            return common
+        number = common.ref.number
+        return await self.endpoints.agree(lambda rpc: self._numbered(rpc, number))
+
+    async def _numbered(self, rpc: Rpc, number: int) -> Header:
+        return self._header(rpc, await rpc.call("eth_getBlockByNumber", [hex(number), False]))
+
+    async def _by_number(self, numbers: Sequence[int]) -> list[Header]:
+        async def fetch(rpc: Rpc) -> tuple[Header, ...]:
+            found = await rpc.batch([("eth_getBlockByNumber", [hex(n), False]) for n in numbers])
+            return tuple([self._header(rpc, _raised(block)) for block in found])
+
+        return list(await self.endpoints.agree(fetch))
+
+    def _header(self, rpc: Rpc, block: Any) -> Header:
+        return _decoded(rpc, lambda: codec.header(self.id, block))
+
+    async def block(self, block_hash: bytes) -> Header | None:
+        """Return the header with this hash; no endpoint can forge it."""
+
+        async def fetch(rpc: Rpc) -> Header | None:
+            found = await rpc.call("eth_getBlockByHash", [codec.to_hex(block_hash), False])
+            if found is None:
+                return None
+            header = self._header(rpc, found)
+            if header.ref.hash != block_hash:
+                raise RemoteFault(rpc.name, Reason.ENDPOINT_LIED, "answered another block")
+            return header
+
+        return await self.endpoints.ask(fetch)
+
+    # reads at a block ------------------------------------------------------------------------
+
+    async def logs(
+        self, addresses: Sequence[bytes], at: BlockRef, topics: Sequence[bytes] = ()
+    ) -> tuple[Log, ...]:
+        """Return the logs of one block, as a quorum has them."""
+        query = {**_log_filter(addresses, topics), "blockHash": codec.to_hex(at.hash)}
+
+        async def fetch(rpc: Rpc) -> tuple[Log, ...] | None:
+            block, found = await rpc.batch(
+                [
+                    ("eth_getBlockByHash", [codec.to_hex(at.hash), False]),
+                    ("eth_getLogs", [query]),
+                ]
+            )
+            if _raised(block) is None:
+                return None
+            logs = _decoded(rpc, lambda: self._logs(_raised(found)))
+            if any(log.block != at for log in logs):
+                raise RemoteFault(rpc.name, Reason.ENDPOINT_LIED, "logs of another block")
+            return logs
+
+        logs = await self.endpoints.agree(fetch)
+        if logs is None:
+            raise RemoteFault("endpoints", Reason.MISSING_BLOCK, str(at))
+        return logs
+
+    async def history(
+        self,
+        addresses: Sequence[bytes],
+        first: BlockNumber,
+        last: BlockRef,
+        topics: Sequence[bytes] = (),
+    ) -> tuple[Log, ...]:
+        """Return the logs of first..last in order; MISSING_BLOCK if `last` is not canonical."""
+        logs: list[Log] = []
+        for start, end in _spans(first, last.number):
+            query = {
+                **_log_filter(addresses, topics),
+                "fromBlock": hex(start),
+                "toBlock": hex(end),
+            }
+
+            async def fetch(rpc: Rpc, query: dict[str, Any] = query) -> tuple[Log, ...]:
+                found = await rpc.call("eth_getLogs", [query])
+                return _decoded(rpc, lambda: self._logs(found))
+
+            logs += await self.endpoints.agree(fetch)
+        await self._check_canonical(last)
+        return tuple(logs)
+
+    def _logs(self, found: Any) -> tuple[Log, ...]:
+        if not isinstance(found, list):
+            raise ValueError("logs are no list")
+        logs = [codec.log(self.id, entry) for entry in found]
+        return tuple(sorted(logs, key=lambda log: (log.block.number, log.position)))
+
+    async def _check_canonical(self, at: BlockRef) -> None:
+        found = await self.endpoints.agree(lambda rpc: self._numbered(rpc, at.number))
+        if found.ref.hash != at.hash:
+            raise RemoteFault("endpoints", Reason.MISSING_BLOCK, str(at))
+
+    async def _at(self, at: BlockRef, action: Callable[[Rpc], Any]) -> Any:
+        """Agree on a read at a block; an error of a block that is gone is MISSING_BLOCK."""
+        try:
+            return await self.endpoints.agree(action)
+        except RpcError as error:
+            if error.reason is not Reason.REVERTED:
+                await self._check_canonical(at)
+            raise
+
+    async def calls(self, calls: Sequence[Call], at: BlockRef) -> tuple[Simulation, ...]:
+        """Run calls on the state of a block, as a quorum sees it."""
+        requests = [("eth_call", [_message(call), _pin(at)]) for call in calls]
+
+        async def fetch(rpc: Rpc) -> tuple[Simulation, ...]:
+            found = await rpc.batch(requests)
+            return tuple([_simulation(rpc, each) for each in found])
+
+        answer: tuple[Simulation, ...] = await self._at(at, fetch)
+        return answer
+
+    async def call(self, to: bytes, data: bytes, at: BlockRef) -> bytes:
+        """Return what a contract answers at a block; a revert raises REVERTED."""
+        (found,) = await self.calls([Call(to, data)], at)
+        if not found.ok:
+            raise RemoteFault(codec.to_hex(to), Reason.REVERTED, found.reason)
+        return found.output
+
+    async def simulate(self, call: Call, at: BlockRef | None = None) -> Simulation:
+        """Run a would-be transaction and estimate its gas."""
+        ref = (await self.head()).ref if at is None else at
+        params = [_message(call), _pin(ref)]
+
+        async def fetch(rpc: Rpc) -> Simulation:
+            output, gas = await rpc.batch([("eth_call", params), ("eth_estimateGas", params)])
+            ran = _simulation(rpc, output)
+            if not ran.ok or isinstance(gas, RpcError):
+                return ran if not ran.ok else _simulation(rpc, gas)
+            return Simulation(True, ran.output, _decoded(rpc, lambda: codec.quantity(gas)))
+
+        answer: Simulation = await self._at(ref, fetch)
+        return answer
+
+    async def proof(self, address: bytes, slots: Sequence[int], at: Header) -> AccountProof:
+        """Return an account with slots, proven against the header's state root."""
+        params = [codec.to_hex(address), [f"0x{slot:064x}" for slot in slots], _pin(at.ref)]
+
+        async def fetch(rpc: Rpc) -> AccountProof:
+            found = await rpc.call("eth_getProof", params)
+            try:
+                return codec.account_proof(at, address, slots, found)
+            except mpt.BadProof as error:
+                raise RemoteFault(rpc.name, Reason.BAD_PROOF, str(error)) from error
+            except ValueError as error:
+                raise RemoteFault(rpc.name, Reason.MALFORMED, str(error)) from error
+
+        return await self.endpoints.ask(fetch)
+
+    async def nonce(self, account: bytes, at: BlockRef | None = None) -> int:
+        """Return how many transactions of the account are mined."""
+        ref = (await self.head()).ref if at is None else at
+        params = [codec.to_hex(account), _pin(ref)]
+
+        async def fetch(rpc: Rpc) -> int:
+            found = await rpc.call("eth_getTransactionCount", params)
+            return _decoded(rpc, lambda: codec.quantity(found))
+
+        answer: int = await self._at(ref, fetch)
+        return answer
+
+    # transactions ----------------------------------------------------------------------------
+
+    async def fees(self) -> Fees:
+        """Return the next block's base fee and the median tip of late; a hint, to be capped."""
+
+        async def fetch(rpc: Rpc) -> Fees:
+            found = await rpc.call("eth_feeHistory", [hex(_FEE_BLOCKS), "latest", [50]])
+
+            def read() -> Fees:
+                try:
+                    tips = sorted(codec.quantity(row[0]) for row in found.get("reward") or [])
+                    base = codec.quantity(found["baseFeePerGas"][-1])
+                except (KeyError, IndexError, TypeError, AttributeError) as error:
+                    raise ValueError(f"fee history lacks a field: {error}") from error
+                return Fees(Wei(base), Wei(tips[len(tips) // 2] if tips else 0))
+
+            return _decoded(rpc, read)
+
+        return await self.endpoints.ask(fetch)
+
+    async def submit(self, raw: bytes) -> bytes:
+        """Broadcast a signed transaction to every endpoint and return its hash."""
+        transaction = keccak(raw)
+        answers = await self.endpoints.tell("eth_sendRawTransaction", [codec.to_hex(raw)])
+        refusals: list[str] = []
+        for answer in answers:
+            if not isinstance(answer, RemoteFault):
+                return transaction
+            text = answer.detail.lower()
+            if any(known in text for known in _KNOWN):
+                return transaction
+            if isinstance(answer, RpcError):
+                refusals.append(answer.detail)
+        if await self.pending(transaction):
+            return transaction
+        if len(refusals) < len(answers):
+            raise RemoteFault("endpoints", Reason.ENDPOINT_DOWN, f"broadcast: {answers}")
+        raise RemoteFault("endpoints", Reason.TX_REFUSED, refusals[0])
+
+    async def pending(self, transaction: bytes) -> bool:
+        """Return whether some endpoint knows the transaction, mined or not."""
+        params = [codec.to_hex(transaction)]
+        found = await self.endpoints.poll(lambda r: r.call("eth_getTransactionByHash", params))
+        return any(answer is not None for _, answer in found)
+
+    async def receipt(self, transaction: bytes) -> Receipt | None:
+        """Return the receipt as a quorum has it, or None."""
+
+        async def fetch(rpc: Rpc) -> Receipt | None:
+            found = await rpc.call("eth_getTransactionReceipt", [codec.to_hex(transaction)])
+            if found is None or found.get("blockHash") is None:
+                return None
+            receipt = _decoded(rpc, lambda: codec.receipt(self.id, found))
+            if receipt.transaction != transaction:
+                raise RemoteFault(rpc.name, Reason.ENDPOINT_LIED, "another transaction's receipt")
+            return receipt
+
+        return await self.endpoints.agree(fetch)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self.endpoints.aclose()
+
+
+def _pin(at: BlockRef) -> dict[str, Any]:
+    """Return the EIP-1898 parameter: this block or an error."""
+    return {"blockHash": codec.to_hex(at.hash), "requireCanonical": True}
+
+
+def _message(call: Call) -> dict[str, str]:
+    message = {
+        "from": codec.to_hex(call.sender),
+        "to": codec.to_hex(call.to),
+        "data": codec.to_hex(call.data),
+    }
+    if call.value:
+        message["value"] = hex(call.value)
+    return message
+
+
+def _log_filter(addresses: Sequence[bytes], topics: Sequence[bytes]) -> dict[str, Any]:
+    query: dict[str, Any] = {"address": [codec.to_hex(each) for each in addresses]}
+    if topics:
+        query["topics"] = [[codec.to_hex(topic) for topic in topics]]
+    return query
+
+
+def _spans(first: int, last: int) -> Iterator[tuple[int, int]]:
+    for start in range(first, last + 1, _LOG_SPAN):
+        yield start, min(start + _LOG_SPAN - 1, last)
+
+
+def _raised(found: Any) -> Any:
+    if isinstance(found, RpcError):
+        raise found
+    return found
+
+
+def _decoded(rpc: Rpc, read: Callable[[], T]) -> T:
+    """Return what `read` returns; nonsense is the endpoint's fault."""
+    try:
+        return read()
+    except ValueError as error:
+        raise RemoteFault(rpc.name, Reason.MALFORMED, str(error)) from error
+
+
+def _simulation(rpc: Rpc, found: Any) -> Simulation:
+    if not isinstance(found, RpcError):
+        return Simulation(True, _decoded(rpc, lambda: codec.data(found)))
+    if found.reason is not Reason.REVERTED:
+        raise found
+    shown = found.data if isinstance(found.data, str) and found.data.startswith("0x") else "0x"
+    return Simulation(False, _decoded(rpc, lambda: codec.data(shown)), 0, found.message)
