@@ -149,10 +149,16 @@ class Gate:
         """Put a frame into the inbox if it passes; `limit` is the road's size in bytes."""
         if not self.may_speak(peer, len(frame), limit):
             return False
+        self.enter(peer, road, frame, at)
+        return True
+
+    def enter(self, peer: bytes, road: str, frame: bytes, at: Instant) -> None:
+        """Put a frame into the inbox whose carrier was already checked; silent if muted."""
+        if self.scores.standing(peer, self.clock()) is not Standing.GOOD:
+            return
         self.inbox.put(Inbound(peer, road, frame, at))
         self._frames.labels(peer_id_text(peer), road).inc()
         self._depth.set(len(self.inbox))
-        return True
 
     def may_speak(self, peer: bytes, size: int, limit: int) -> bool:
         """Check standing, size and rate of one message, and count it."""
@@ -197,6 +203,10 @@ class Gate:
         """Write the scores to the book."""
         if self._book is not None:
             self._book.save(self.scores.records())
+
+    def overflowed(self, peer: bytes) -> None:
+        """Count a frame to a peer that its full queue lost; no fault of anybody."""
+        self.report(peer, Ignore(Reason.QUEUE_FULL))
 
     def _inbox_dropped(self, peer: bytes) -> None:
         self.report(peer, Ignore(Reason.QUEUE_FULL))

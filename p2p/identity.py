@@ -7,6 +7,8 @@ The public key is inside the id, so a signature by a peer is checked without ask
 comes from the sealed key file; this module never stores it. Source: libp2p specs, peer-ids.
 """
 
+from functools import lru_cache
+
 import base58
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
@@ -36,6 +38,7 @@ def public_key_of(peer: bytes) -> bytes:
     return peer[len(PREFIX) :]
 
 
+@lru_cache(maxsize=1024)
 def peer_id_text(peer: bytes) -> str:
     """Return the base58 text people know a peer by (`12D3KooW…`)."""
     return base58.b58encode(peer).decode("ascii")

@@ -20,7 +20,7 @@ class StoredScores:
     def load(self) -> tuple[Record, ...]:
         """Return the saved records."""
         rows = self._store.read("SELECT peer, score, at, refusals, refused_until FROM peer_score")
-        return tuple(Record(*row) for row in rows)  # type: ignore[arg-type]  # column types are the table's
+        return tuple(Record(*row) for row in rows)
 
     def save(self, records: Iterable[Record]) -> None:
         """Replace the saved records."""
