@@ -12,6 +12,7 @@ fall-back when there are no better ones. State is kept here, so a restart loses 
 """
 
 import contextlib
+import fcntl
 import importlib.util
 import os
 import shutil
@@ -22,7 +23,7 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import trio
@@ -41,13 +42,6 @@ OPEN_S = 300.0
 REPLAY_VIEWS = 50
 """Views kept to compare an old child with a new one on a reload."""
 MAX_PRINT_TAIL = 4096
-
-
-class TaskStatus(Protocol):
-    """What `nursery.start` hands to a task that says when it is up."""
-
-    def started(self, value: None = None) -> None:
-        """Say that the task is up."""
 
 
 class PolicyFault(Exception):
@@ -139,11 +133,21 @@ def _can_unshare() -> bool:
     return _UNSHARE[0]
 
 
+# msgspec asks for typing_extensions, which takes 40 ms to import and is not needed from 3.11 on.
 _BOOT = (
     f"import sys;sys.path[:]=sys.argv[1].split({os.pathsep!r});"
+    "sys.modules['typing_extensions']=None;import msgspec;del sys.modules['typing_extensions'];"
     "from policies.worker import main;"
     "main(sys.argv[2],sys.argv[3].encode(),int(sys.argv[4]),float(sys.argv[5]))"
 )
+
+
+def _widen(process: trio.Process) -> None:
+    """Give both pipes a megabyte, so that a large view crosses in a few context switches."""
+    for stream in (process.stdin, process.stdout):
+        if isinstance(stream, trio.lowlevel.FdStream) and hasattr(fcntl, "F_SETPIPE_SZ"):
+            with contextlib.suppress(PermissionError):  # over this user's share: keep 64 KiB
+                fcntl.fcntl(stream.fileno(), fcntl.F_SETPIPE_SZ, 1 << 20)
 
 
 class Child:
@@ -188,6 +192,7 @@ class Child:
             start_new_session=True,
         )
         child = cls(process)
+        _widen(process)
         try:
             with trio.fail_after(BOOT_S):
                 reply = await child._reply()
@@ -313,6 +318,25 @@ class PolicyHost:
         self._busy = trio.Lock()
 
     @property
+    def child(self) -> Child | None:
+        """The running child, if any."""
+        return self._child
+
+    @property
+    def prints(self) -> bytes:
+        """The tail of what the running child printed."""
+        return b"" if self._child is None else self._child.prints
+
+    @property
+    def quiet_until(self) -> float:
+        """When the policy is asked again after a fault, on trio's clock."""
+        return self._quiet_until
+
+    async def kill(self, why: str) -> None:
+        """End the child as a fault of the operator's making."""
+        await self._blame(PolicyFault("killed", why))
+
+    @property
     def budget_s(self) -> float:
         """Time for one view: the operator's, else the manifest's, else 50 ms."""
         ready = None if self._child is None else self._child.ready
@@ -328,7 +352,7 @@ class PolicyHost:
             and trio.current_time() < self._quiet_until
         )
 
-    async def run(self, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Own the child until cancelled; a child that cannot start is a fault, not an end."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery

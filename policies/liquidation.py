@@ -11,12 +11,10 @@ pays its bonus on the closed notional, a lending market pays in collateral that 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import msgspec
 
-from keeper.plan import StepKind
 from keeper.units import PPM, ceil_div, symbol_text
 from policies import sizing
 from policies.api import (
@@ -103,8 +101,7 @@ class LiquidationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     ] = True
 
 
-@dataclass(frozen=True, slots=True)
-class _Offer:
+class _Offer(msgspec.Struct, frozen=True):
     """A way to close: µUSD value, size in the market's unit, what is left of the bonus."""
 
     value: int
@@ -276,7 +273,7 @@ class Liquidation:
         step = PlanStep(
             "liquidate",
             task.chain,
-            StepKind.LIQUIDATE,
+            "liquidate",
             task.venue,
             (("size", Wide(size)),),
             (("account", task.account), ("market", task.market), ("task", task.task)),
@@ -391,7 +388,7 @@ class Liquidation:
             PlanStep(
                 "liquidate",
                 task.chain,
-                StepKind.LIQUIDATE,
+                "liquidate",
                 task.venue,
                 (("size", Wide(repay)),),
                 (
@@ -413,7 +410,7 @@ class Liquidation:
                 PlanStep(
                     "swap",
                     task.chain,
-                    StepKind.SWAP,
+                    "swap",
                     curve.venue,
                     (("amount", Wide(seized)), ("least_out", Wide(least * 995 // 1000))),
                     (("asset_in", leg.market), ("asset_out", task.market)),

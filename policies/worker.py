@@ -11,7 +11,6 @@ even when the plug-in swallows the refusal.
 
 import gc
 import importlib
-import importlib.util
 import os
 import resource
 import signal
@@ -82,10 +81,12 @@ def load(target: str) -> type[Any]:
     """Return the class named `module:Class` or `path/to/file.py:Class`."""
     place, _, name = target.rpartition(":")
     if place.endswith(".py"):
-        spec = importlib.util.spec_from_file_location("flowkeeper_policy", place)
+        from importlib import util
+
+        spec = util.spec_from_file_location("flowkeeper_policy", place)
         if spec is None or spec.loader is None:
             raise ImportError(f"{place} is not a Python file")
-        module: ModuleType = importlib.util.module_from_spec(spec)
+        module: ModuleType = util.module_from_spec(spec)
         sys.modules["flowkeeper_policy"] = module
         sys.path.insert(0, os.path.dirname(os.path.abspath(place)))
         spec.loader.exec_module(module)
