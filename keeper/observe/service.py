@@ -1,0 +1,170 @@
+"""The watcher of one chain: final blocks into the index, feeds into prices.
+
+    Chain.run ─▶ Finalized(ref) ─▶ headers back to the newest indexed block, by parent hash
+                                └▶ their logs, one block at a time ─▶ AccountIndex
+    tick ─▶ latestRoundData of every feed at the head ─▶ SeenPrice
+
+A keeper that starts late folds all history up to the final block at once, and follows from there.
+"""
+
+from collections.abc import Sequence
+
+import structlog
+import trio
+
+from keeper.chain.port import (
+    BlockRef,
+    Call,
+    Chain,
+    ChainEvent,
+    DeepReorg,
+    Finalized,
+    Header,
+    Level,
+    Stalled,
+)
+from keeper.errors import LocalError, RemoteFault
+from keeper.hashing import keccak
+from keeper.network import ChainSpec
+from keeper.observe.accounts import AccountIndex
+from keeper.observe.observation import SeenPrice
+from keeper.observe.table import Log
+from keeper.reasons import Reason
+from keeper.units import PRICE_DECIMALS, BlockNumber
+
+log = structlog.get_logger(__name__)
+
+LATEST_ROUND = keccak(b"latestRoundData()")[:4]
+DECIMALS = keccak(b"decimals()")[:4]
+RETRY_S = 0.5
+"""Pause after an endpoint's fault: half a block of the fastest chain we watch."""
+
+
+class Watcher:
+    """Keeps the index of one chain and reads its feeds.
+
+    Args:
+        spec: which contracts and feeds.
+        chain: the chain's port.
+    """
+
+    def __init__(self, spec: ChainSpec, chain: Chain) -> None:
+        self.spec, self.chain = spec, chain
+        self.index = AccountIndex(spec.id)
+        self.moved = trio.Event()
+        self.trouble = ""
+        self._decimals: dict[bytes, int] = {}
+        self._addresses = tuple(address for _, address in spec.contracts)
+
+    async def run(self) -> None:
+        """Follow the chain until cancelled."""
+        while True:
+            await self.chain.run(self._take)
+            self.trouble = "the chain went back beyond what it had made final"
+            log.error("deep_reorg", chain=self.spec.id)
+            await trio.sleep(RETRY_S)
+
+    async def _take(self, event: ChainEvent) -> None:
+        match event:
+            case Finalized(ref):
+                await self._index_up_to(ref)
+            case Stalled(_, seconds, why):
+                self.trouble = f"no new block for {seconds} s: {why}"
+                log.warning("chain_stalled", chain=self.spec.id, seconds=seconds, why=why)
+            case DeepReorg(ref):
+                self.trouble = f"reorg below finality at {ref}"
+            case _:
+                self.trouble = ""
+
+    async def _index_up_to(self, ref: BlockRef) -> None:
+        """Take every final block up to `ref`, asking again until an endpoint answers."""
+        while True:
+            try:
+                newest = self.index.newest
+                if newest is None:
+                    await self._begin(ref)
+                elif ref.number > newest.number:
+                    for header in await self._headers_after(newest.number, newest.hash, ref):
+                        await self._append(header)
+            except RemoteFault as fault:
+                self.trouble = str(fault)
+                log.warning("index_waits", chain=self.spec.id, error=str(fault))
+                await trio.sleep(RETRY_S)
+            else:
+                self.trouble = ""
+                return
+
+    async def _begin(self, ref: BlockRef) -> None:
+        header = await self._header(ref.hash)
+        first = BlockNumber(self.spec.start_block)
+        logs = await self.chain.history(self._addresses, first, ref)
+        self._add(header, [Log(one.address, one.topics, one.data) for one in logs])
+
+    async def _append(self, header: Header) -> None:
+        logs = await self.chain.logs(self._addresses, header.ref)
+        self._add(header, [Log(one.address, one.topics, one.data) for one in logs])
+
+    def _add(self, header: Header, logs: Sequence[Log]) -> None:
+        self.index.append(header.ref.number, header.ref.hash, header.timestamp, logs)
+        self.moved.set()
+        self.moved = trio.Event()
+
+    async def _headers_after(self, number: int, block_hash: bytes, ref: BlockRef) -> list[Header]:
+        """Return the headers after an indexed block up to `ref`, oldest first."""
+        headers: list[Header] = []
+        wanted = ref.hash
+        while not headers or headers[-1].ref.number > number + 1:
+            headers.append(await self._header(wanted))
+            wanted = headers[-1].parent
+        if wanted != block_hash:
+            raise RemoteFault(
+                f"chain {self.spec.id}",
+                Reason.MISSING_BLOCK,
+                f"block {number} is no ancestor of final block {ref.number}",
+            )
+        headers.reverse()
+        return headers
+
+    async def _header(self, block_hash: bytes) -> Header:
+        header = await self.chain.block(block_hash)
+        if header is None:
+            raise RemoteFault(f"chain {self.spec.id}", Reason.MISSING_BLOCK, block_hash.hex())
+        return header
+
+    async def prices(self) -> tuple[SeenPrice, ...]:
+        """Return what every feed of this chain says at its head; none while it cannot be read."""
+        if not self.spec.feeds:
+            return ()
+        try:
+            head = await self.chain.head(Level.UNSAFE)
+            await self._learn_decimals(head.ref)
+            calls = [Call(feed.address, LATEST_ROUND) for feed in self.spec.feeds]
+            answers = await self.chain.calls(calls, head.ref)
+        except RemoteFault as fault:
+            self.trouble = str(fault)
+            return ()
+        seen = []
+        for feed, answer in zip(self.spec.feeds, answers, strict=True):
+            if not answer.ok or len(answer.output) != 5 * 32:
+                continue
+            price = int.from_bytes(answer.output[32:64], "big", signed=True)
+            updated = int.from_bytes(answer.output[96:128], "big")
+            shift = PRICE_DECIMALS - self._decimals[feed.address]
+            price = price * 10**shift if shift >= 0 else price // 10**-shift
+            if 0 < price < 2**63 and updated < 2**63:
+                seen.append(SeenPrice(feed.market, price, updated))
+        return tuple(seen)
+
+    async def _learn_decimals(self, ref: BlockRef) -> None:
+        if self._decimals:
+            return
+        calls = [Call(feed.address, DECIMALS) for feed in self.spec.feeds]
+        for feed, answer in zip(self.spec.feeds, await self.chain.calls(calls, ref), strict=True):
+            decimals = int.from_bytes(answer.output, "big") if answer.ok else -1
+            if not 0 <= decimals <= 36:
+                raise LocalError(
+                    f"the feed 0x{feed.address.hex()} on chain {self.spec.id} has no decimals()",
+                    where="network.json",
+                    remedy="check the feed's address with whoever deployed the network",
+                )
+            self._decimals[feed.address] = decimals
