@@ -2,7 +2,9 @@
 
     Parameters ─┬─ margin        underlyings, assets, markets, chains, venues, latency, scenarios
                 ├─ liquidation   target, close factor, bonus, dust, windows
-                └─ breakers      the limits that stop contagion
+                ├─ breakers      the limits that stop contagion
+                ├─ clearing      lives of decisions, netting
+                └─ competition   windows, locks, reserve, split
     encode() ── canonical msgpack (arrays in field order) ── digest = keccak
 
 Keepers compare the digest, never a local file; `config` of the agreement binds it. A volatility is
@@ -258,6 +260,80 @@ class BreakerParameters:
     class_cap_ppm: tuple[int, ...]
 
 
+# --- clearing -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ClearingParameters:
+    """How one margin account is kept over many chains (docs/clearing.md).
+
+    Args:
+        settlement_assets: assets that count at par for transfers, the first is used first.
+        credit_blocks, release_blocks, transfer_blocks: life of a decision, in blocks of its chain
+            after the cut.
+        netting_ticks: realised results are netted over this many ticks before they move.
+        transfer_minimum: µUSD; a smaller result waits until it has grown.
+    """
+
+    settlement_assets: tuple[bytes, ...]
+    credit_blocks: int
+    release_blocks: int
+    transfer_blocks: int
+    netting_ticks: int
+    transfer_minimum: int
+
+
+# --- competition ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CompetitionParameters:
+    """How keepers win tasks and what they put at stake (docs/competition.md).
+
+    Args:
+        reserve_ppm: least price of a task, as a share of the bonus it pays.
+        start_blocks: blocks from the chain's head to the first block of an award's window.
+        exclusive_blocks, step_blocks: rank 0's window; each later rank's head start.
+        ranks: keepers named in one award, at most.
+        lock_minimum, lock_price_ppm, lock_value_ppm: bond locked by an award: the largest of a
+            minimum, a share of its price, a share of the value to close.
+        lapse_blocks: blocks after `openAt` in which an award may still be executed; then it is
+            voided, so that a fresh task can be made.
+        bond_per_unit: smallest units of the bond's coin that are worth 1 µUSD.
+        no_reveal_penalty: µUSD, for a commitment that is not opened.
+        jail_after: no-shows of one keeper in an epoch after which it no longer competes.
+        open_awards: exclusive awards one keeper may hold at once.
+        recent_awards, share_ppm, rival_ppm: a keeper that won more than the share of the last
+            awards yields to a rival whose bid is within this distance of its own.
+        standing_health_ppm: accounts below may be bid for before they are liquidatable.
+        insurance_ppm, committee_ppm, consistency_ppm, protocol_ppm: split of a task's price.
+        reward_ticks: ticks between two payments of rewards.
+    """
+
+    reserve_ppm: int
+    start_blocks: int
+    exclusive_blocks: int
+    step_blocks: int
+    ranks: int
+    lock_minimum: int
+    lock_price_ppm: int
+    lock_value_ppm: int
+    lapse_blocks: int
+    bond_per_unit: int
+    no_reveal_penalty: int
+    jail_after: int
+    open_awards: int
+    recent_awards: int
+    share_ppm: int
+    rival_ppm: int
+    standing_health_ppm: int
+    insurance_ppm: int
+    committee_ppm: int
+    consistency_ppm: int
+    protocol_ppm: int
+    reward_ticks: int
+
+
 # --- the whole ------------------------------------------------------------------------------------
 
 
@@ -268,6 +344,8 @@ class Parameters:
     margin: MarginParameters
     liquidation: LiquidationParameters
     breakers: BreakerParameters
+    clearing: ClearingParameters
+    competition: CompetitionParameters
 
     def encode(self) -> bytes:
         """Return the canonical bytes: version, then sections as arrays in field order."""
@@ -300,7 +378,13 @@ class Parameters:
     @classmethod
     def devnet(cls, chains: Sequence[int] = (31337, 31338)) -> "Parameters":
         """Return values that are safe for a devnet only."""
-        return cls(_devnet_margin(chains), _DEVNET_LIQUIDATION, _DEVNET_BREAKERS)
+        return cls(
+            _devnet_margin(chains),
+            _DEVNET_LIQUIDATION,
+            _DEVNET_BREAKERS,
+            _DEVNET_CLEARING,
+            _DEVNET_COMPETITION,
+        )
 
 
 def _plain(value: object) -> object:
@@ -426,4 +510,36 @@ _DEVNET_BREAKERS = BreakerParameters(
     step_expiry_s=21_600,
     grace_s=300,
     class_cap_ppm=(1_000_000, 500_000, 300_000, 150_000),
+)
+_DEVNET_CLEARING = ClearingParameters(
+    settlement_assets=(symbol("USDC"),),
+    credit_blocks=120,
+    release_blocks=120,
+    transfer_blocks=120,
+    netting_ticks=4,
+    transfer_minimum=10_000,
+)
+_DEVNET_COMPETITION = CompetitionParameters(
+    reserve_ppm=50_000,
+    start_blocks=2,
+    exclusive_blocks=10,
+    step_blocks=4,
+    ranks=4,
+    lock_minimum=10 * _USD,
+    lock_price_ppm=1_000_000,
+    lock_value_ppm=2_000,
+    lapse_blocks=60,
+    bond_per_unit=400_000_000,
+    no_reveal_penalty=5 * _USD,
+    jail_after=3,
+    open_awards=64,
+    recent_awards=32,
+    share_ppm=600_000,
+    rival_ppm=50_000,
+    standing_health_ppm=1_050_000,
+    insurance_ppm=600_000,
+    committee_ppm=150_000,
+    consistency_ppm=150_000,
+    protocol_ppm=100_000,
+    reward_ticks=120,
 )
