@@ -17,6 +17,9 @@ import trio
 from libp2p.abc import INetConn, INetStream, INetwork, INotifee, IRawConnection, ISecureConn
 from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as new_x25519_key_pair
+from libp2p.host.basic_host import BasicHost
+from libp2p.host.exceptions import HostException
+from libp2p.identity.identify_push.identify_push import ID_PUSH
 from libp2p.io.abc import ReadWriteCloser
 from libp2p.io.exceptions import IOException
 from libp2p.network.connection.raw_connection import RawConnection
@@ -29,6 +32,7 @@ from libp2p.transport.exceptions import SecurityUpgradeFailure
 
 from keeper.errors import LocalError, RemoteFault
 from keeper.reasons import Reason
+from p2p.muxer import Muxer
 from p2p.verdicts import TokenBucket
 
 HANDSHAKES_AT_ONCE = 64
@@ -42,6 +46,7 @@ HANDSHAKE_S = 3.0
 
 NETWORK_FAULTS = (
     IOException,
+    HostException,
     SwarmException,
     MuxedConnError,
     MuxedStreamError,
@@ -177,6 +182,31 @@ def guard_inbound(swarm: Swarm, half_open: HalfOpen, denied: Callable[[Reason], 
             await muxed.event_closed.wait()  # type: ignore[attr-defined]  # yamux is our only muxer
 
     setattr(swarm, "_handle_inbound_connection", handle)  # noqa: B010  # no public hook exists
+
+
+def guard_muxer(swarm: Swarm, fault: Callable[[bytes, Reason], None]) -> None:
+    """Guard 5: put our muxer on every connection; stock constructs its own whatever it is given."""
+    upgrader = swarm.upgrader.muxer_multistream
+
+    async def new_conn(conn: ISecureConn, peer_id: ID) -> Muxer:
+        await upgrader.select_transport(conn)
+        return Muxer(conn, peer_id, fault)
+
+    setattr(upgrader, "new_conn", new_conn)  # noqa: B010  # no public hook exists
+
+
+def guard_identify(host: BasicHost) -> None:
+    """Guard 11: answer identify, but neither ask nor take pushes.
+
+    Stock asks every peer in tasks outside of any nursery, and lets a peer write what it likes of
+    any size into our address store. We learn addresses from signed records instead.
+    """
+    host.multiselect.handlers.pop(ID_PUSH, None)
+
+    def ask_nobody(peer_id: ID, *, reason: str) -> None:
+        del peer_id, reason
+
+    setattr(host, "_schedule_identify", ask_nobody)  # noqa: B010  # no public hook exists
 
 
 def guarded(handler: StreamHandler, fault: Callable[[bytes, Reason], None]) -> StreamHandler:

@@ -8,6 +8,7 @@
 The agent does not fall with it: a crash of the library is counted and the host starts again.
 """
 
+import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator
@@ -21,12 +22,12 @@ from libp2p import new_host
 from libp2p.abc import IHost, INetStream
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.custom_types import TProtocol
+from libp2p.host.basic_host import BasicHost
 from libp2p.network.config import ConnectionConfig
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
-from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.tools.anyio_service import background_trio_service
 from multiaddr import Multiaddr  # type: ignore[import-untyped]  # ships no types
 
@@ -43,11 +44,14 @@ from p2p.guards import (
     HalfOpen,
     Watch,
     check_port,
+    guard_identify,
     guard_inbound,
+    guard_muxer,
     guarded,
 )
 from p2p.identity import peer_id_from_text, peer_id_of, peer_id_text
 from p2p.links import Link, LinkDown, serve_link
+from p2p.muxer import Muxer
 from p2p.port import Handler, Limits, PeerView, Road, Role, Topic
 from p2p.roads import Answerer, ask
 from p2p.verdicts import Reject, Verdict
@@ -132,6 +136,8 @@ class Libp2pNetwork:
         Raises:
             LocalError: the listening address cannot be used (first start only).
         """
+        # the library warns once per failed dial; our logs and metrics say it once per outcome
+        logging.getLogger("libp2p").setLevel(logging.CRITICAL)
         wait, started = RESTART_S, False
 
         class Once:
@@ -145,16 +151,21 @@ class Libp2pNetwork:
             began = trio.current_time()
             try:
                 await self._run_once(Once())
-            except* LocalError as errors:
+            except BaseExceptionGroup as errors:
                 if not started:
-                    raise errors.exceptions[0] from None
-            except* Exception as errors:  # noqa: BLE001  # the library; the agent must live on
-                self._crashes.inc()
-                log.warning("p2p_host_crashed", error=repr(errors.exceptions[0]))
+                    raise
+                ours, others = errors.split(Exception)
+                if others is not None:
+                    raise
+                self._crashed(ours)
             if trio.current_time() - began > 60:
                 wait = RESTART_S
             await trio.sleep(wait)
             wait = min(2 * wait, RESTART_MAX_S)
+
+    def _crashed(self, errors: BaseExceptionGroup[Exception] | None) -> None:
+        self._crashes.inc()
+        log.warning("p2p_host_crashed", error=repr(errors))
 
     async def _run_once(self, task_status: Any) -> None:
         async with self._hosted() as (host, pubsub), trio.open_nursery() as nursery:
@@ -179,8 +190,11 @@ class Libp2pNetwork:
         host = self._new_host()
         swarm = host.get_network()
         assert isinstance(swarm, Swarm)
+        assert isinstance(host, BasicHost)
         swarm.register_notifee(Watch(self._connection_changed))
         guard_inbound(swarm, HalfOpen(self.gate.clock), self.gate.denied)
+        guard_muxer(swarm, self._fault)
+        guard_identify(host)
         router = LeanGossipSub()
         pubsub = GuardedPubsub(host, router, self.gate)
         for protocol in PROTOCOLS:
@@ -228,7 +242,7 @@ class Libp2pNetwork:
             key_pair=keys,
             listen_addrs=[Multiaddr(self._listen)],
             sec_opt={NOISE: GatedNoise(keys, self._refuse)},
-            muxer_opt={TProtocol(YAMUX): Yamux},
+            muxer_opt={TProtocol(YAMUX): Muxer},
             connection_config=config,
         )
 
