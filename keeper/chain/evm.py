@@ -197,6 +197,8 @@ class EvmChain:
         Raises:
             RemoteFault: NO_QUORUM.
         """
+        if level is Level.FINAL and not isinstance(self.finality, Tag):
+            return await self._ruled_final()
         tag, quorum = _TAGS[level], self.endpoints.quorum
 
         async def newest(rpc: Rpc) -> Header:
@@ -214,6 +216,21 @@ class EvmChain:
             return common
         number = common.ref.number
         return await self.endpoints.agree(lambda rpc: self._numbered(rpc, number))
+
+    async def _ruled_final(self) -> Header:
+        """Return the final block of a rule that is not the endpoints' own."""
+        match self.finality:
+            case Depth(blocks):
+                head = await self.head()
+                return (await self._by_number([max(head.ref.number - blocks, 0)]))[0]
+            case Anchored(anchor):
+                ref = anchor()
+                found = None if ref is None else await self.block(ref.hash)
+                if found is None:
+                    raise RemoteFault("light client", Reason.MISSING_BLOCK, f"final {ref}")
+                return found
+            case Tag():
+                raise AssertionError("a tag is asked of the endpoints")
 
     async def _numbered(self, rpc: Rpc, number: int) -> Header:
         return self._header(rpc, await rpc.call("eth_getBlockByNumber", [hex(number), False]))
@@ -406,31 +423,46 @@ class EvmChain:
                 return transaction
             if isinstance(answer, RpcError):
                 refusals.append(answer.detail)
-        if await self.pending(transaction):
+        if (await self.known([transaction]))[0]:
             return transaction
         if len(refusals) < len(answers):
             raise RemoteFault("endpoints", Reason.ENDPOINT_DOWN, f"broadcast: {answers}")
         raise RemoteFault("endpoints", Reason.TX_REFUSED, refusals[0])
 
-    async def pending(self, transaction: bytes) -> bool:
-        """Return whether some endpoint knows the transaction, mined or not."""
-        params = [codec.to_hex(transaction)]
-        found = await self.endpoints.poll(lambda r: r.call("eth_getTransactionByHash", params))
-        return any(answer is not None for _, answer in found)
+    async def known(self, transactions: Sequence[bytes]) -> tuple[bool, ...]:
+        """Return for each whether some endpoint has it, mined or not."""
+        if not transactions:
+            return ()
+        requests = [("eth_getTransactionByHash", [codec.to_hex(each)]) for each in transactions]
+        answers = await self.endpoints.poll(lambda rpc: rpc.batch(requests))
+        rows = [row for _, row in answers]
+        return tuple([any(_exists(each) for each in column) for column in zip(*rows, strict=True)])
 
-    async def receipt(self, transaction: bytes) -> Receipt | None:
-        """Return the receipt as a quorum has it, or None."""
+    async def receipts(self, transactions: Sequence[bytes]) -> tuple[Receipt | None, ...]:
+        """Return the receipt of each as a quorum has them, or None."""
+        if not transactions:
+            return ()
+        requests = [("eth_getTransactionReceipt", [codec.to_hex(each)]) for each in transactions]
 
-        async def fetch(rpc: Rpc) -> Receipt | None:
-            found = await rpc.call("eth_getTransactionReceipt", [codec.to_hex(transaction)])
-            if found is None or found.get("blockHash") is None:
-                return None
-            receipt = _decoded(rpc, lambda: codec.receipt(self.id, found))
-            if receipt.transaction != transaction:
-                raise RemoteFault(rpc.name, Reason.ENDPOINT_LIED, "another transaction's receipt")
-            return receipt
+        async def fetch(rpc: Rpc) -> tuple[Receipt | None, ...]:
+            found = [_raised(each) for each in await rpc.batch(requests)]
+            return tuple(
+                [self._receipt(rpc, *pair) for pair in zip(transactions, found, strict=True)]
+            )
 
         return await self.endpoints.agree(fetch)
+
+    async def receipt(self, transaction: bytes) -> Receipt | None:
+        """Return one receipt."""
+        return (await self.receipts([transaction]))[0]
+
+    def _receipt(self, rpc: Rpc, transaction: bytes, found: Any) -> Receipt | None:
+        if found is None or (isinstance(found, dict) and found.get("blockHash") is None):
+            return None
+        receipt = _decoded(rpc, lambda: codec.receipt(self.id, found))
+        if receipt.transaction != transaction:
+            raise RemoteFault(rpc.name, Reason.ENDPOINT_LIED, "another transaction's receipt")
+        return receipt
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -477,6 +509,10 @@ def _decoded(rpc: Rpc, read: Callable[[], T]) -> T:
         return read()
     except ValueError as error:
         raise RemoteFault(rpc.name, Reason.MALFORMED, str(error)) from error
+
+
+def _exists(found: Any) -> bool:
+    return found is not None and not isinstance(found, RpcError)
 
 
 def _simulation(rpc: Rpc, found: Any) -> Simulation:

@@ -261,10 +261,14 @@ class Chain(Protocol):
         """
         ...
 
-    async def pending(self, transaction: bytes) -> bool:
-        """Return whether some endpoint knows the transaction, mined or not."""
+    async def known(self, transactions: Sequence[bytes]) -> tuple[bool, ...]:
+        """Return for each whether some endpoint has it, mined or not."""
+        ...
+
+    async def receipts(self, transactions: Sequence[bytes]) -> tuple[Receipt | None, ...]:
+        """Return the receipt of each on the present chain, or None."""
         ...
 
     async def receipt(self, transaction: bytes) -> Receipt | None:
-        """Return the receipt on the present chain, or None."""
+        """Return one receipt."""
         ...
