@@ -98,7 +98,7 @@ class Reload:
     boot_ms: float
 
 
-def _search_path(target: str) -> list[str]:
+def search_path(target: str) -> str:
     """Return sys.path for a child without site hooks, with the plug-in's own place."""
     paths = [path for path in sys.path if path]
     names = ["policies", "keeper"]
@@ -113,7 +113,7 @@ def _search_path(target: str) -> list[str]:
         origin = roots[0] if roots else spec.origin
         if origin:
             paths.append(str(Path(origin).parent))
-    return list(dict.fromkeys(paths))
+    return os.pathsep.join(dict.fromkeys(paths))
 
 
 _UNSHARE: list[bool] = []
@@ -175,7 +175,7 @@ class Child:
             "-B",
             "-c",
             _BOOT,
-            os.pathsep.join(_search_path(spec.target)),
+            search_path(spec.target),
             spec.target,
             msgspec.json.encode(dict(spec.config)).decode(),
             str(mem_mb << 20),

@@ -216,3 +216,27 @@ def main(target: str, raw: bytes, memory_bytes: int, alarm_s: float) -> None:
             pipe.send(reply)
         if isinstance(reply, api.Fault):
             return
+
+
+def describe(target: str) -> None:
+    """Print the manifest and the configuration schema of a policy as JSON, under the limits."""
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    _limit(1 << 30)
+    sys.addaudithook(TripWire())
+    kind = load(target)
+    manifest: api.Manifest = kind.manifest
+    out.write(
+        msgspec.json.encode(
+            {
+                "api": manifest.api,
+                "kind": manifest.kind,
+                "budget_ms": manifest.budget_ms,
+                "mem_mb": manifest.mem_mb,
+                "wants": manifest.wants,
+                "summary": (kind.__doc__ or "").strip().partition("\n")[0],
+                "schema": msgspec.json.schema(manifest.config),
+            }
+        )
+    )
+    out.flush()
