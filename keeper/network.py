@@ -83,6 +83,8 @@ class NetworkSpec:
         tick_ms: length of a tick.
         hub: chain that holds the bonds.
         chains: all chains, sorted by id.
+        parameters: canonical bytes of what governance set (keeper.parameters).
+        committee_size: bonded keepers that make up the first committee.
     """
 
     id: bytes
@@ -90,6 +92,8 @@ class NetworkSpec:
     tick_ms: int
     hub: ChainId
     chains: tuple[ChainSpec, ...]
+    parameters: bytes = b""
+    committee_size: int = 4
 
     def chain(self, chain: ChainId) -> ChainSpec:
         """Return one chain.
@@ -113,6 +117,8 @@ class NetworkSpec:
             "genesis_time_ms": self.genesis_time_ms,
             "tick_ms": self.tick_ms,
             "hub": self.hub,
+            "parameters": "0x" + self.parameters.hex(),
+            "committee_size": self.committee_size,
             "chains": [
                 {
                     "id": chain.id,
@@ -187,6 +193,8 @@ def from_json(value: dict[str, Any], where: str = "network descriptor") -> Netwo
             int(value["tick_ms"]),
             ChainId(value["hub"]),
             tuple(sorted((_chain_from_json(row) for row in value["chains"]), key=lambda c: c.id)),
+            bytes.fromhex(value["parameters"].removeprefix("0x")),
+            int(value["committee_size"]),
         )
         spec.chain(spec.hub)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
