@@ -25,6 +25,11 @@ class Reason(StrEnum):
     RATE_LIMITED = "rate_limited"
     QUEUE_FULL = "queue_full"
     EQUIVOCATION = "equivocation"
+    # a threshold signature
+    BAD_SHARE = "bad_share"
+    SPENT_NONCE = "spent_nonce"
+    OTHER_ROOT = "other_root"
+    TOO_MANY_ATTEMPTS = "too_many_attempts"
     REFUSED = "refused"
     NOT_ADMITTED = "not_admitted"
     UNREACHABLE = "unreachable"
@@ -85,6 +90,22 @@ TEXTS: dict[Reason, tuple[str, str]] = {
     Reason.UNREACHABLE: (
         "unreachable",
         "The peer is not connected, or went away before it answered; no fault is counted.",
+    ),
+    Reason.BAD_SHARE: (
+        "bad share",
+        "A member's signature share does not fit its nonces and verifying share.",
+    ),
+    Reason.SPENT_NONCE: (
+        "spent nonce",
+        "A request names a nonce that was spent, or that a restart destroyed.",
+    ),
+    Reason.OTHER_ROOT: (
+        "other root",
+        "A coordinator asked to seal another root than that of our final block.",
+    ),
+    Reason.TOO_MANY_ATTEMPTS: (
+        "too many attempts",
+        "A coordinator opened more signing attempts for a view than faulty members can spoil.",
     ),
     Reason.WRONG_CUT: ("wrong cut", "The proposed block references do not follow from the votes."),
     Reason.WRONG_PRICES: ("wrong prices", "The proposed prices are not the agreed medians."),

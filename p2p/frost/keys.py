@@ -3,8 +3,9 @@
     GroupKey   public   t of n, the verifying key P, one verifying share Y_i = s_i·G per member
     KeyShare   secret   identifier i and signing share s_i
 
-The group key is a value; two members compare `GroupKey.digest()`. A key share never prints its
-secret, and is stored only by `p2p.frost.keyfile`.
+`min_signers` is the agreement's quorum: with fewer, two conflicting seals could exist. The group
+key is a value; two members compare `GroupKey.digest()`. A key share never prints its secret, and is
+stored only by `p2p.frost.keyfile`.
 """
 
 import hashlib
@@ -21,11 +22,6 @@ from p2p.frost.suite import SUITES, Identifier, Suite
 MAX_SIGNERS = 128
 """Above this the adaptive-corruption bounds of the DKG are not argued for (BIP445)."""
 _VERSION = 1
-
-
-def quorum(members: int) -> int:
-    """Return q = (n + f) // 2 + 1 with f = (n − 1) // 3, the group's `min_signers`."""
-    return (members + (members - 1) // 3) // 2 + 1
 
 
 @dataclass(frozen=True, slots=True)

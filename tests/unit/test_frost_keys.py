@@ -10,19 +10,12 @@ import pytest
 from keeper.errors import KeyFileError
 from p2p.frost import keyfile
 from p2p.frost.dkg import Participant
-from p2p.frost.keys import GroupKey, KeyShare, lagrange, quorum
+from p2p.frost.keys import GroupKey, KeyShare, lagrange
 from p2p.frost.nonces import NoncePool
 from p2p.frost.round1 import generate_nonces
 from p2p.frost.secret import Secret
 from p2p.frost.suite import SUITES, TR, Identifier
 from tests.support.frost import deal, seeded
-
-
-@pytest.mark.parametrize(
-    ("members", "expected"), [(1, 1), (4, 3), (5, 4), (7, 5), (10, 7), (13, 9), (16, 11), (31, 21)]
-)
-def test_quorum(members: int, expected: int) -> None:
-    assert quorum(members) == expected
 
 
 @pytest.mark.parametrize("name", sorted(SUITES))
