@@ -16,6 +16,7 @@ Floats would not do: five summation orders differ on a third of all accounts.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from keeper.legs import Leg, LegKind
 from keeper.margin.latency import root_up
@@ -95,12 +96,44 @@ def health_ppm(equity: int, requirement: int) -> int:
     return max(-HEALTH_LIMIT, min(HEALTH_LIMIT, equity * PPM // requirement))
 
 
-def riskier(a: AccountMargin, b: AccountMargin) -> bool:
-    """Return whether `a` is strictly riskier: lower health (cross-multiplied), then larger MMR."""
+class Ranked(Protocol):
+    """What the order of risk looks at."""
+
+    @property
+    def equity(self) -> int:
+        """µUSD."""
+
+    @property
+    def requirement(self) -> int:
+        """R, µUSD."""
+
+    @property
+    def mmr(self) -> int:
+        """Gross maintenance requirement, µUSD."""
+
+
+def compare_risk(a: Ranked, b: Ranked) -> int:
+    """Return −1 when `a` is riskier, 1 when `b` is, 0 at a tie.
+
+    Health is compared by cross-multiplying; without a requirement it is plus or minus infinity by
+    the sign of equity, and two such accounts compare by equity. Ties: larger MMR first.
+    """
     left, right = a.equity * b.requirement, b.equity * a.requirement
     if a.requirement == 0 and b.requirement == 0:
         left, right = a.equity, b.equity
-    return left < right or (left == right and a.mmr > b.mmr)
+    elif a.requirement == 0:
+        left, right = (1, 0) if a.equity >= 0 else (0, 1)
+    elif b.requirement == 0:
+        left, right = (0, 1) if b.equity >= 0 else (1, 0)
+    return (left > right) - (left < right) or (a.mmr < b.mmr) - (a.mmr > b.mmr)
+
+
+def ratios(rate: Rate, size: int) -> tuple[int, int]:
+    """Return a perp's ratios to keep and to open, ppm, with concentration and λ."""
+    added = -(-rate.concentration * root_up(abs(size)) // CONCENTRATION_UNIT)
+    keep = max(rate.maintenance, rate.maintenance_floor + added)
+    open_ = max(rate.initial, rate.initial_floor + added)
+    return keep + rate.latency, open_ + rate.latency
 
 
 class Engine:
@@ -149,9 +182,7 @@ class Engine:
                 notional = value if size > 0 else -value
                 if size > 0 and value * rate.divisor != size * rate.price:
                     notional += 1
-                added = -(-rate.concentration * root_up(abs(size)) // CONCENTRATION_UNIT)
-                keep = max(rate.maintenance, rate.maintenance_floor + added) + rate.latency
-                open_ = max(rate.initial, rate.initial_floor + added) + rate.latency
+                keep, open_ = ratios(rate, size)
                 sums[1] += cost - (-notional * open_ // PPM)
                 sums[2] += cost - (-notional * keep // PPM)
                 costs += cost

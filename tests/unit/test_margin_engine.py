@@ -3,7 +3,7 @@
 import pytest
 
 from keeper.legs import Leg, LegKind
-from keeper.margin.engine import HEALTH_LIMIT, AccountMargin, evaluate, riskier
+from keeper.margin.engine import HEALTH_LIMIT, AccountMargin, compare_risk, evaluate
 from keeper.margin.marks import Unpriced
 from keeper.parameters import Parameters
 from keeper.units import ChainId, symbol
@@ -77,9 +77,14 @@ def test_health_without_requirement_is_a_bound() -> None:
 def test_riskier_compares_without_division() -> None:
     weak = margin(usdc(100_000_000), perp(10**8, -2_000_000_000))
     strong = margin(usdc(200_000_000), perp(10**8, -2_000_000_000))
-    assert riskier(weak, strong)
-    assert not riskier(strong, weak)
-    assert not riskier(weak, weak)
+    assert compare_risk(weak, strong) == -1
+    assert compare_risk(strong, weak) == 1
+    assert compare_risk(weak, weak) == 0
+    nothing, debtor = margin(usdc(5)), margin(perp(0, -5))
+    assert compare_risk(weak, nothing) == -1
+    assert compare_risk(debtor, weak) == -1
+    assert compare_risk(nothing, debtor) == 1
+    assert compare_risk(debtor, margin(perp(0, -6))) == 1
 
 
 def test_what_cannot_be_priced_is_refused() -> None:
