@@ -1,0 +1,69 @@
+"""Address records: signed by their peer, newest wins, junk refused."""
+
+import msgpack
+import pytest
+
+from p2p.addresses import AddressBook, AddressRecord, make_record, pack_records, unpack_records
+from p2p.identity import peer_id_of
+
+SEED = bytes([1]) * 32
+PEER = peer_id_of(SEED)
+HOME = ("/ip4/10.0.0.1/tcp/4001",)
+
+
+def test_newest_record_wins_before_what_the_operator_wrote() -> None:
+    book = AddressBook([(PEER, "/ip4/10.0.0.9/tcp/1")])
+    assert book.addresses(PEER) == ("/ip4/10.0.0.9/tcp/1",)
+    assert book.learn(make_record(SEED, PEER, 5, HOME))
+    assert not book.learn(make_record(SEED, PEER, 4, ("/ip4/10.0.0.2/tcp/1",)))
+    assert book.addresses(PEER) == (*HOME, "/ip4/10.0.0.9/tcp/1")
+    assert book.bootstrap() == (PEER,)
+
+
+def test_a_record_travels() -> None:
+    record = make_record(SEED, PEER, 5, HOME)
+    assert unpack_records(pack_records([record])) == (record,)
+
+
+def test_only_the_peer_itself_can_move_it() -> None:
+    forged = make_record(bytes([2]) * 32, PEER, 9, HOME)
+    with pytest.raises(ValueError, match="not signed by its peer"):
+        AddressBook().learn(forged)
+
+
+def test_keeps_only_whom_it_may() -> None:
+    book = AddressBook()
+    book.learn(make_record(SEED, PEER, 5, HOME))
+    book.keep_only(frozenset())
+    assert book.records() == ()
+
+
+def row(**changes: object) -> bytes:
+    fields: dict[str, object] = {"peer": PEER, "counter": 1, "addresses": ["/a"], "sig": bytes(64)}
+    return bytes(msgpack.packb([list((fields | changes).values())]))
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"",
+        b"\xff\xff",
+        msgpack.packb({"a": 1}),
+        msgpack.packb(7),
+        msgpack.packb([[1, 2, 3]]),
+        row(peer=b"short"),
+        row(counter=-1),
+        row(counter=2**64 - 1, sig=b"short"),
+        row(addresses=["/a"] * 9),
+        row(addresses=["/" * 129]),
+        row(addresses=[1]),
+        msgpack.packb([[]] * 200),
+    ],
+)
+def test_junk_is_refused(frame: bytes) -> None:
+    with pytest.raises(ValueError):
+        unpack_records(frame)
+
+
+def test_fields_of_a_record_are_exact() -> None:
+    assert unpack_records(row()) == (AddressRecord(PEER, 1, ("/a",), bytes(64)),)

@@ -1,0 +1,126 @@
+"""The gate: admission, size, rate, standing, in that order, each counted."""
+
+import pytest
+
+from keeper.metrics import Metrics
+from keeper.reasons import Reason
+from keeper.store import Store
+from keeper.units import Instant
+from p2p.gate import Gate, ScoreBook
+from p2p.identity import peer_id_of
+from p2p.port import Limits, Role
+from p2p.scorebook import StoredScores
+from p2p.verdicts import Reject, Standing
+
+ME, MEMBER, BONDED, STRANGER = (peer_id_of(bytes([i]) * 32) for i in range(4))
+LIMITS = Limits(frames_per_s=10, frames_burst=5, followers=1)
+
+
+class Bench:
+    def __init__(self, book: ScoreBook | None = None) -> None:
+        self.now = 0.0
+        self.cut: list[tuple[bytes, Reason]] = []
+        self.metrics = Metrics()
+        self.gate = Gate(
+            ME, LIMITS, self.metrics, lambda: self.now, lambda p, r: self.cut.append((p, r)), book
+        )
+        self.gate.allow(frozenset({ME, MEMBER}), frozenset({BONDED}))
+
+    def take(self, peer: bytes, frame: bytes = b"x", limit: int = 100) -> bool:
+        return self.gate.take(peer, "road", frame, Instant(self.now), limit)
+
+    def drops(self, peer: bytes) -> dict[Reason, int]:
+        return dict(self.gate.scores.drops(peer))
+
+
+def test_roles_and_the_quota_of_followers() -> None:
+    bench = Bench()
+    gate = bench.gate
+    assert gate.role(MEMBER) is Role.COMMITTEE
+    assert gate.role(BONDED) is Role.BONDED
+    assert gate.admits(STRANGER) is None
+    gate.connected(STRANGER, True)
+    another = peer_id_of(bytes([9]) * 32)
+    assert gate.admits(another) is Reason.NOT_ADMITTED
+    assert gate.admits(STRANGER) is None, "who is in may connect again"
+    assert gate.admits(BONDED) is None
+    gate.connected(STRANGER, False)
+    assert gate.admits(another) is None
+    assert gate.admits(ME) is Reason.DUPLICATE
+
+
+def test_oversize_is_rejected_and_rate_is_limited() -> None:
+    bench = Bench()
+    assert not bench.take(MEMBER, bytes(101))
+    assert bench.drops(MEMBER) == {Reason.OVERSIZE: 1}
+    bench = Bench()
+    assert [bench.take(MEMBER) for _ in range(7)] == [True] * 5 + [False] * 2
+    bench.now = 0.1
+    assert bench.take(MEMBER)
+    assert bench.drops(MEMBER) == {Reason.RATE_LIMITED: 2}
+
+
+def test_bytes_are_limited_beside_frames() -> None:
+    limits = Limits(bytes_per_s=100, bytes_burst=150)
+    gate = Gate(ME, limits, Metrics(), lambda: 0.0, lambda _p, _r: None)
+    assert gate.may_speak(MEMBER, 100, 1000)
+    assert not gate.may_speak(MEMBER, 100, 1000)
+
+
+def test_requests_have_their_own_rate() -> None:
+    bench = Bench()
+    asked = sum(bench.gate.may_ask(MEMBER) for _ in range(1000))
+    assert asked == LIMITS.requests_burst
+
+
+def test_an_offender_is_cut_once_named_and_silenced() -> None:
+    bench = Bench()
+    bench.take(MEMBER)
+    for _ in range(5):
+        bench.gate.report(MEMBER, Reject(Reason.BAD_SIGNATURE))
+    assert bench.cut == [(MEMBER, Reason.BAD_SIGNATURE)]
+    assert bench.gate.inbox.receive_nowait() is None, "what it left is forgotten"
+    assert not bench.take(MEMBER)
+    assert bench.gate.admits(MEMBER) is Reason.REFUSED
+    bench.now = 1000.0
+    assert bench.gate.admits(MEMBER) is None
+    text = bench.metrics.exposition().decode()
+    assert 'keeper_p2p_cut_total{reason="bad_signature"} 1.0' in text
+
+
+def test_revocation_names_who_lost_a_place() -> None:
+    bench = Bench()
+    assert bench.gate.allow(frozenset({BONDED}), frozenset()) == (MEMBER,)
+    assert bench.gate.role(MEMBER) is Role.FOLLOWER
+
+
+def test_scores_survive_a_restart() -> None:
+    store = Store(":memory:")
+    bench = Bench(StoredScores(store))
+    for _ in range(3):
+        bench.gate.report(STRANGER, Reject(Reason.MALFORMED))
+    again = Bench(StoredScores(store))
+    again.now = 1.0
+    assert again.gate.admits(STRANGER) is Reason.REFUSED
+    assert again.gate.scores.standing(STRANGER, 1.0) is Standing.REFUSED
+    store.close()
+
+
+def test_rows_tell_what_an_operator_asks() -> None:
+    bench = Bench()
+    bench.gate.round_trip(MEMBER, 0.1)
+    bench.gate.round_trip(MEMBER, 0.2)
+    bench.gate.late(MEMBER, 0.05)
+    bench.gate.sent(MEMBER, 10)
+    bench.take(MEMBER, b"12345")
+    row = next(row for row in bench.gate.peers() if row.peer == MEMBER)
+    assert row.round_trip_s == pytest.approx(0.12)
+    assert (row.lateness_s, row.sent_bytes, row.received_bytes) == (0.05, 10, 5)
+    assert [row.peer for row in bench.gate.peers()] == sorted([MEMBER, BONDED])
+
+
+def test_counters_of_strangers_are_bounded() -> None:
+    bench = Bench()
+    for number in range(2000):
+        bench.gate.may_speak(peer_id_of(number.to_bytes(32, "big")), 1, 10)
+    assert len(bench.gate.peers()) <= 4 * LIMITS.connections + 2
