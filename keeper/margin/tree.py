@@ -80,7 +80,7 @@ def verify(root: bytes, leaf: bytes, proof: Sequence[bytes]) -> bool:
     return leaf == root
 
 
-def _zeros(depth: int) -> list[bytes]:
+def zero_roots(depth: int) -> list[bytes]:
     """Return the roots of empty trees of depth 0 … depth."""
     roots = [ZERO]
     for _ in range(depth):
@@ -102,10 +102,19 @@ class Tree:
             raise ValueError("a leaf occurs twice")
         self.depth = max(depth, (len(first) - 1).bit_length() if first else 0)
         self._leaves = distinct - {ZERO}
-        self._zeros = _zeros(self.depth + 1)
+        self._zeros = zero_roots(self.depth + 1)
         self._levels = [first]
         for height in range(self.depth):
-            self._levels.append(_parents(self._levels[height], self._zeros[height]))
+            self._levels.append(parents_of(self._levels[height], self._zeros[height]))
+
+    @classmethod
+    def of_levels(cls, levels: list[list[bytes]]) -> "Tree":
+        """Return a tree over levels that were hashed elsewhere, leaves first."""
+        tree = cls(depth=len(levels) - 1)
+        tree._levels, tree._leaves = levels, set(levels[0]) - {ZERO}
+        if len(tree._leaves) + levels[0].count(ZERO) != len(levels[0]):
+            raise ValueError("a leaf occurs twice")
+        return tree
 
     def __len__(self) -> int:
         return len(self._levels[0])
@@ -165,9 +174,9 @@ class Tree:
             raise ValueError("a leaf is already there")
 
     def _grow(self) -> None:
-        self._levels.append(_parents(self._levels[self.depth], self._zeros[self.depth]))
+        self._levels.append(parents_of(self._levels[self.depth], self._zeros[self.depth]))
         self.depth += 1
-        self._zeros = _zeros(self.depth + 1)
+        self._zeros = zero_roots(self.depth + 1)
 
     def _raise_level(self, height: int, indices: Sequence[int]) -> list[int]:
         """Hash the parents of changed nodes of one level and return their indices."""
@@ -206,7 +215,8 @@ class Tree:
         return path
 
 
-def _parents(level: Sequence[bytes], zero: bytes) -> list[bytes]:
+def parents_of(level: Sequence[bytes], zero: bytes) -> list[bytes]:
+    """Return the parents of a level, a missing last node being `zero`."""
     hashed = keccak
     whole = len(level) & ~1
     parents = [
