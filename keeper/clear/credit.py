@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from keeper.clear.gates import Action, stopped
 from keeper.clear.outstanding import (
-    engine_of,
     field_int,
     free_collateral,
     is_fresh,
@@ -23,6 +22,7 @@ from keeper.clear.outstanding import (
 from keeper.leaves import credit_leaf
 from keeper.network import ChainSpec
 from keeper.snapshot.decisions import Context, Decision
+from keeper.snapshot.marks import engine_at
 from keeper.venue import perps
 from keeper.venue.perps import CreditRequest
 from keeper.venue.port import Records
@@ -48,7 +48,7 @@ class CreditRule:
 
     def derive(self, context: Context, state: bytes) -> tuple[bytes, tuple[Decision, ...]]:
         """Return the credits of this view, oldest chain and smallest account first."""
-        engine = engine_of(context)
+        engine = engine_at(context)
         limits = living_limits(context, context.outstanding)
         most = room(context, MAX_PER_VIEW)
         made: list[Decision] = []

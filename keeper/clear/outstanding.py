@@ -19,13 +19,12 @@ from dataclasses import replace
 
 from keeper.legs import Leg, LegKind
 from keeper.margin.engine import Engine
-from keeper.margin.marks import Marks, Unpriced
+from keeper.margin.marks import Unpriced
 from keeper.network import ChainSpec, NetworkSpec
 from keeper.snapshot.book import MAX_OUTSTANDING
 from keeper.snapshot.decisions import Context, Decision
 from keeper.units import PPM, ChainId, ceil_div
 from keeper.venue import perps
-from keeper.venue.book import funding
 
 Place = tuple[ChainId, bytes]
 """(chain, venue)."""
@@ -40,17 +39,6 @@ def room(context: Context, most: int) -> int:
     nobody brings.
     """
     return max(0, min(most, MAX_OUTSTANDING // 2 - len(context.outstanding)))
-
-
-def engine_of(context: Context) -> Engine:
-    """Return the margin engine over the marks of a context: the same that made its margins."""
-    ages = {
-        chain: max(0, ceil_div(context.now_ms - block.timestamp * 1000, 1000))
-        for chain, block in context.cut.items()
-    }
-    prices = {market: price.price_e8 for market, price in context.prices.items()}
-    marks = Marks(prices, funding(context.network, context.tables), context.parameters.margin, ages)
-    return Engine(marks)
 
 
 def field_bytes(decision: Decision, index: int) -> bytes:

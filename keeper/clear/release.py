@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from keeper.clear.gates import Action, stopped
 from keeper.clear.outstanding import (
     Place,
-    engine_of,
     field_bytes,
     field_int,
     free_collateral,
@@ -30,6 +29,7 @@ from keeper.leaves import release_leaf
 from keeper.legs import LegKind
 from keeper.margin.engine import Engine
 from keeper.snapshot.decisions import Context, Decision
+from keeper.snapshot.marks import engine_at
 from keeper.venue.vault import WithdrawRequest, balance, withdraw_requests
 
 MAX_PER_VIEW = 64
@@ -52,7 +52,7 @@ class ReleaseRule:
 
     def derive(self, context: Context, state: bytes) -> tuple[bytes, tuple[Decision, ...]]:
         """Return the releases of this view."""
-        engine = engine_of(context)
+        engine = engine_at(context)
         limits = living_limits(context, context.outstanding)
         most = room(context, MAX_PER_VIEW)
         made: list[Decision] = []

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from keeper.clear.money import Purse, Purses, available, paying_amount, paying_value
-from keeper.clear.outstanding import engine_of, room, taken_tokens
+from keeper.clear.outstanding import room, taken_tokens
 from keeper.clear.sharing import pro_rata
 from keeper.leaves import transfer_leaf
 from keeper.legs import LegKind
@@ -22,6 +22,7 @@ from keeper.margin.engine import Engine
 from keeper.margin.marks import Unpriced
 from keeper.network import ChainSpec
 from keeper.snapshot.decisions import Context, Decision
+from keeper.snapshot.marks import engine_at
 from keeper.units import PPM, ChainId
 from keeper.venue.book import (
     LEDGER_STATE,
@@ -34,8 +35,8 @@ from keeper.venue.book import (
 )
 from keeper.venue.ledger import Key, Ledger, Pending, decode
 
-MAX_PER_VIEW = 256
-"""Transfers of one view: half of what a proposal may carry, so other rules are never starved."""
+MAX_PER_VIEW = 128
+"""Transfers of one view: a quarter of what a proposal may carry, so no other rule is starved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +258,7 @@ class Clearing:
 
 def profits_at(context: Context, spec: ChainSpec, ledger: Ledger) -> dict[bytes, int]:
     """Return account → profit at a chain's venue, unrealised and unsettled together; no losses."""
-    engine: Engine = engine_of(context)
+    engine: Engine = engine_at(context)
     due = unsettled(spec, context.tables[spec.id], ledger)
     apart = system_accounts(context.network)
     venue: tuple[ChainId, bytes | None] = (spec.id, spec.contract("Perps"))

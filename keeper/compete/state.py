@@ -1,0 +1,188 @@
+"""The competition's replicated state: rounds, open tasks, open awards; canonical bytes.
+
+    collecting ──▶ revealing ──▶ awarded        a round; one is opened in every view that needs one
+    open task ──▶ award ──▶ executed | voided   what it is about
+
+Everything is bounded: rounds by their age, tasks and awards by constants, `recent` by governance.
+Numbers that may pass 64 bits travel as text.
+"""
+
+from dataclasses import dataclass
+
+import msgpack
+
+from keeper.compete.task import Target, Task
+from keeper.units import ChainId
+
+MAX_AWARDS = 512
+"""Open awards at once; with a life of a minute or two that is several liquidations a second."""
+MAX_CHARGES = 1024
+"""Penalties that may wait for a place in a view: 31 keepers failing for half a minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A round whose commitments are frozen.
+
+    Args:
+        view: the view it was opened in; bids name it.
+        frozen: (bidder, commitment), sorted.
+        opened: (bidder, revealed body), sorted.
+        age: views since it was frozen.
+    """
+
+    view: int
+    frozen: tuple[tuple[bytes, bytes], ...]
+    opened: tuple[tuple[bytes, bytes], ...] = ()
+    age: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAward:
+    """An award that has not ended on its chain.
+
+    Args:
+        task: what it is for, as it was when awarded.
+        leaf: what its chain records when it is executed.
+        ranks: who may act, first the winner.
+        price: µUSD the winner pays.
+        lock: the winner's bond at stake.
+        start, exclusive, step, open_at: windows in blocks of the target chain.
+        ill: whether the account was unhealthy in every view since.
+        voiding: block until which an attestation that ends it is on its way; 0: none.
+        punished: whether the winner was already charged for letting it lapse.
+    """
+
+    task: Task
+    leaf: bytes
+    ranks: tuple[bytes, ...]
+    price: int
+    lock: int
+    start: int
+    exclusive: int
+    step: int
+    open_at: int
+    ill: bool = True
+    voiding: int = 0
+    punished: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """A penalty that is due: for which task or commitment, by whom, bond units, who gets half."""
+
+    task: bytes
+    keeper: bytes
+    amount: int
+    beneficiary: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AwardState:
+    """See the drawing.
+
+    Args:
+        collecting: view whose round takes commitments now; 0: none.
+        revealing: frozen rounds, oldest first.
+        tasks: open and not awarded, riskiest first.
+        awards: open awards, sorted by task id.
+        recent: winners of the last awards, newest last.
+        no_shows: (keeper, count) of this epoch, sorted.
+        windows: (chain, market, window, µUSD awarded in it), sorted.
+        charges: penalties that did not fit into the view they were due in, oldest first.
+        nonce: numbers penalties.
+    """
+
+    collecting: int = 0
+    revealing: tuple[Round, ...] = ()
+    tasks: tuple[Task, ...] = ()
+    awards: tuple[OpenAward, ...] = ()
+    recent: tuple[bytes, ...] = ()
+    no_shows: tuple[tuple[bytes, int], ...] = ()
+    windows: tuple[tuple[ChainId, bytes, int, int], ...] = ()
+    charges: tuple[Charge, ...] = ()
+    nonce: int = 0
+
+    def encode(self) -> bytes:
+        """Return the canonical bytes."""
+        packed: bytes = msgpack.packb(
+            [
+                self.collecting,
+                [[r.view, r.frozen, r.opened, r.age] for r in self.revealing],
+                [_task_row(task) for task in self.tasks],
+                [_award_row(award) for award in self.awards],
+                self.recent,
+                self.no_shows,
+                [[chain, market, at, str(used)] for chain, market, at, used in self.windows],
+                [[c.task, c.keeper, str(c.amount), c.beneficiary] for c in self.charges],
+                self.nonce,
+            ]
+        )
+        return packed
+
+
+def _task_row(task: Task) -> list[object]:
+    target = task.target
+    numbers = (task.size, task.value, task.bonus, task.reserve, task.lock)
+    place = [target.chain, target.account, target.venue, target.market]
+    return [task.id, place, task.view, [str(number) for number in numbers]]
+
+
+def _award_row(award: OpenAward) -> list[object]:
+    return [
+        _task_row(award.task),
+        award.leaf,
+        award.ranks,
+        str(award.price),
+        str(award.lock),
+        [award.start, award.exclusive, award.step, award.open_at],
+        [award.ill, award.voiding, award.punished],
+    ]
+
+
+def decode(raw: bytes) -> AwardState:
+    """Return the state that `encode` wrote.
+
+    Raises:
+        ValueError: the bytes are something else.
+    """
+    try:
+        row = msgpack.unpackb(raw, use_list=False)
+        collecting, revealing, tasks, awards, recent, no_shows, windows, charges, nonce = row
+        return AwardState(
+            collecting,
+            tuple(Round(*one) for one in revealing),
+            tuple(_task(one) for one in tasks),
+            tuple(_award(one) for one in awards),
+            recent,
+            no_shows,
+            tuple((ChainId(chain), market, at, int(used)) for chain, market, at, used in windows),
+            tuple(Charge(task, who, int(much), to) for task, who, much, to in charges),
+            nonce,
+        )
+    except (TypeError, msgpack.exceptions.UnpackException) as error:
+        raise ValueError(f"malformed competition state: {error}") from error
+
+
+def _task(row: tuple[bytes, tuple[int, bytes, bytes, bytes], int, tuple[str, ...]]) -> Task:
+    task, (chain, account, venue, market), view, numbers = row
+    size, value, bonus, reserve, lock = (int(number) for number in numbers)
+    target = Target(ChainId(chain), account, venue, market)
+    return Task(task, target, view, size, value, bonus, reserve, lock)
+
+
+def _award(
+    row: tuple[
+        tuple[bytes, tuple[int, bytes, bytes, bytes], int, tuple[str, ...]],
+        bytes,
+        tuple[bytes, ...],
+        str,
+        str,
+        tuple[int, int, int, int],
+        tuple[bool, int, bool],
+    ],
+) -> OpenAward:
+    task, leaf, ranks, price, lock, window, (ill, voiding, punished) = row
+    return OpenAward(
+        _task(task), leaf, ranks, int(price), int(lock), *window, ill, voiding, punished
+    )
