@@ -118,12 +118,10 @@ class EvmChain:
         while True:
             self._hint = trio.Event()
             try:
-                async for events in self._steps():
+                if await self._step(emit):
                     moved, stalled = trio.current_time(), False
-                    for event in events:
-                        await emit(event)
-                    if self.tracker.head is None:
-                        return
+                if self.tracker.head is None:
+                    return
                 why = "no new block"
             except RemoteFault as fault:
                 why = str(fault)
@@ -134,12 +132,11 @@ class EvmChain:
             with trio.move_on_after(self._poll_s):
                 await self._hint.wait()
 
-    async def _steps(self) -> Any:
-        """Yield the events of each move towards the agreed head."""
-        head = await self.head()
+    async def _step(self, emit: Emit) -> bool:
+        """Move to the agreed head and emit what that means; return whether anything moved."""
+        head, moved = await self.head(), False
         if self.tracker.head is None:
-            start = await self._start(head)
-            yield self._settled(self.tracker.offer(start))
+            moved = await self._emit(emit, await self._offer(await self._start(head)))
         while (at := self.tracker.head) is not None and at.ref.hash != head.ref.hash:
             ahead = [head]
             if head.ref.number > at.ref.number + 1:
@@ -148,13 +145,20 @@ class EvmChain:
             for header in ahead:
                 events = await self._offer(header)
                 if events is None:
-                    return
-                yield events
+                    return moved
+                moved = await self._emit(emit, events)
                 if self.tracker.head is None:
-                    return
+                    return moved
         final = await self._final()
-        if final is not None and (events := self.tracker.finalize(final)):
-            yield events
+        if final is not None:
+            await self._emit(emit, self.tracker.finalize(final))
+        return moved
+
+    @staticmethod
+    async def _emit(emit: Emit, events: Sequence[Event] | None) -> bool:
+        for event in events or ():
+            await emit(event)
+        return bool(events)
 
     async def _offer(self, header: Header) -> tuple[Event, ...] | None:
         """Offer a header and whatever the tracker wants; None if the branch vanished meanwhile."""
@@ -164,11 +168,6 @@ class EvmChain:
             if parent is None:
                 return None
             answer = self.tracker.offer(parent)
-        return answer
-
-    @staticmethod
-    def _settled(answer: Wants | tuple[Event, ...]) -> tuple[Event, ...]:
-        assert not isinstance(answer, Wants), "the first header is wanted by nobody"
         return answer
 
     async def _start(self, head: Header) -> Header:
