@@ -163,7 +163,8 @@ class Gate:
     def may_speak(self, peer: bytes, size: int, limit: int) -> bool:
         """Check standing, size and rate of one message, and count it."""
         now = self.clock()
-        if self.scores.standing(peer, now) is not Standing.GOOD:
+        standing = self.scores.standing(peer, now)
+        if standing is Standing.REFUSED:
             self._drops.labels(peer_id_text(peer), Reason.REFUSED.value).inc()
             return False
         if size > limit:
@@ -173,6 +174,9 @@ class Gate:
         traffic.received_bytes += size
         if not (traffic.frames.take(now) and traffic.bytes.take(now, size)):
             self.report(peer, Ignore(Reason.RATE_LIMITED))
+            return False
+        if standing is Standing.MUTED:  # counted all the same: a muted flood is still a flood
+            self._drops.labels(peer_id_text(peer), Reason.REFUSED.value).inc()
             return False
         return True
 

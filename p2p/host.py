@@ -52,7 +52,7 @@ from p2p.guards import (
 from p2p.identity import peer_id_from_text, peer_id_of, peer_id_text
 from p2p.links import Link, LinkDown, serve_link
 from p2p.muxer import Muxer
-from p2p.port import Handler, Limits, PeerView, Road, Role, Topic
+from p2p.port import Handler, Limits, PeerView, Road, Role, Topic, check_size
 from p2p.roads import Answerer, ask
 from p2p.verdicts import Reject, Verdict
 
@@ -200,7 +200,7 @@ class Libp2pNetwork:
         for protocol in PROTOCOLS:
             host.set_stream_handler(protocol, guarded(pubsub.stream_handler, self._fault))
         host.set_stream_handler(TProtocol(Road.CONSENSUS), guarded(self._serve_link, self._fault))
-        for road in (Road.SYNC, Road.NEED, Road.PEERS):
+        for road in (Road.SYNC, Road.NEED, Road.STATE, Road.PEERS):
             answer = partial(self._answerer.handle, road)
             host.set_stream_handler(TProtocol(road), guarded(answer, self._fault))
         swarm.set_stream_handler(guarded(swarm.common_stream_handler, self._fault))
@@ -304,8 +304,9 @@ class Libp2pNetwork:
 
     def send(self, peer: bytes, frame: bytes) -> None:
         """Queue a frame on the consensus road; the newest win when the queue is full."""
+        check_size(len(frame), self.limits.frame_bytes)
         held = self._links.get(peer)
-        if held is not None:
+        if held is not None and peer in self.gate.committee:
             held[0].put(frame)
 
     def broadcast(self, frame: bytes) -> None:
@@ -347,6 +348,11 @@ class Libp2pNetwork:
     def _dials_first(self, peer: bytes) -> bool:
         # we are on the peer's list of links only if both are members
         return peer not in self.gate.committee or self.me < peer
+
+    def is_linked(self, peer: bytes) -> bool:
+        """Return whether our link to a peer is up."""
+        held = self._links.get(peer)
+        return held is not None and held[0].up
 
     def is_connected(self, peer: bytes) -> bool:
         """Return whether a live connection exists."""
@@ -399,8 +405,7 @@ class Libp2pNetwork:
 
     def publish(self, topic: Topic, frame: bytes) -> None:
         """Queue a frame on a topic; it leaves at the pace gossip bears."""
-        if len(frame) > self.limits.gossip_bytes:
-            raise LocalError(f"a gossip message of {len(frame)} bytes is too large to publish")
+        check_size(len(frame), self.limits.gossip_bytes)
         if len(self._outbox) >= self.limits.publish_queue:
             self._outbox.popleft()
             self._lost.inc()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+from keeper.errors import LocalError
 from keeper.reasons import Reason
 from keeper.units import Instant
 from p2p.verdicts import Standing, Verdict
@@ -25,6 +26,7 @@ class Road(StrEnum):
     CONSENSUS = "/flowkeeper/consensus/1"
     SYNC = "/flowkeeper/sync/1"
     NEED = "/flowkeeper/need/1"
+    STATE = "/flowkeeper/state/1"
     PEERS = "/flowkeeper/peers/1"
 
 
@@ -130,8 +132,15 @@ Handler = Callable[[bytes, bytes], bytes | Awaitable[bytes]]
 class Network(Protocol):
     """What a node uses. Only `run` and `request` wait; nothing else blocks or raises."""
 
-    me: bytes
-    inbox: Inbox
+    @property
+    def me(self) -> bytes:
+        """Return our own peer id."""
+        ...
+
+    @property
+    def inbox(self) -> Inbox:
+        """Return where frames that passed wait."""
+        ...
 
     async def run(self, *, task_status: Any) -> None:
         """Carry traffic until cancelled; leaves no task. Started once listening."""
@@ -176,3 +185,16 @@ class Network(Protocol):
     def peers(self) -> tuple[PeerView, ...]:
         """Return one row per peer known, by peer id."""
         ...
+
+
+def check_size(size: int, limit: int) -> None:
+    """Refuse to send what every peer would refuse to take.
+
+    Raises:
+        LocalError: the frame is over the limit.
+    """
+    if size > limit:
+        raise LocalError(
+            f"a message of {size} bytes is over the limit of {limit}",
+            remedy="this is a bug: the sender must split or shrink it",
+        )

@@ -60,6 +60,7 @@ class Channel(IntEnum):
 
     AGREEMENT = 1
     SEALING = 2
+    CEREMONY = 3
 
 
 Act = Callable[[], Sequence[Effect]]
@@ -166,9 +167,10 @@ class AgreementService:
 
     def _on_link(self, item: Inbound) -> Sequence[Effect]:
         channel, body = item.frame[:1], item.frame[1:]
-        if channel == bytes((Channel.SEALING,)):
-            self._network.report(item.peer, self._other(Channel.SEALING, item.peer, body))
-            return ()
+        for other in (Channel.SEALING, Channel.CEREMONY):
+            if channel == bytes((other,)):
+                self._network.report(item.peer, self._other(other, item.peer, body))
+                return ()
         text = peer_id_text(item.peer)
         if channel != bytes((Channel.AGREEMENT,)):
             raise RemoteFault(text, Reason.MALFORMED, "unknown channel")

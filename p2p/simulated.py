@@ -22,7 +22,7 @@ from keeper.reasons import Reason
 from keeper.units import Instant
 from p2p.gate import Gate, ScoreBook
 from p2p.identity import peer_id_of, peer_id_text
-from p2p.port import Handler, Limits, PeerView, Road, Topic
+from p2p.port import Handler, Limits, PeerView, Road, Role, Topic, check_size
 from p2p.verdicts import Reject, Verdict
 
 
@@ -172,7 +172,8 @@ class SimulatedNetwork:
 
     def send(self, peer: bytes, frame: bytes) -> None:
         """Queue a frame to a committee member."""
-        if peer == self.me or self._world.node(self.me) is not self:
+        check_size(len(frame), self.limits.frame_bytes)
+        if peer not in self.gate.committee or self._world.node(self.me) is not self:
             return
         self.gate.sent(peer, len(frame))
         self._world.carry(self.me, peer, lambda: self._deliver(peer, frame))
@@ -184,8 +185,7 @@ class SimulatedNetwork:
 
     def publish(self, topic: Topic, frame: bytes) -> None:
         """Queue a frame to everybody who listens."""
-        if len(frame) > self.limits.gossip_bytes:
-            raise LocalError(f"a gossip message of {len(frame)} bytes is too large to publish")
+        check_size(len(frame), self.limits.gossip_bytes)
         for peer in self._world.running():
             if peer != self.me:
                 self._world.carry(self.me, peer, self._delivery(peer, topic, frame))
@@ -193,10 +193,14 @@ class SimulatedNetwork:
     def _delivery(self, peer: bytes, topic: Topic, frame: bytes) -> Callable[[], None]:
         def deliver() -> None:
             node = self._world.node(peer)
-            if node is not None and node.admitted(self.me):
-                node.gate.take(
-                    self.me, topic, frame, Instant(trio.current_time()), node.limits.gossip_bytes
-                )
+            if node is None or not node.admitted(self.me):
+                return
+            if node.gate.role(self.me) is Role.FOLLOWER:
+                node.gate.report(self.me, Reject(Reason.NOT_A_MEMBER))
+                return
+            node.gate.take(
+                self.me, topic, frame, Instant(trio.current_time()), node.limits.gossip_bytes
+            )
 
         return deliver
 
