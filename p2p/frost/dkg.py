@@ -34,6 +34,7 @@ class Fault(StrEnum):
     BAD_SHARE = "sent a share that does not fit its commitment"
     EQUIVOCATION = "sent different packages to different participants"
     FALSE_COMPLAINT = "accused a dealer whose share is right"
+    FALSE_CONFIRM = "confirmed a transcript that nobody can show"
     WRONG_CONFIG = "signed another configuration"
     BAD_MESSAGE = "sent a message that does not decode or is not signed by it"
 
@@ -178,12 +179,16 @@ class Participant:
             digest.update(package.proof_of_knowledge.encode())
         return digest.digest()
 
+    def own_share(self) -> Secret:
+        """Return f(i) for this participant itself, which the public record keeps sealed too."""
+        return self.suite.group.polynomial(self._coefficients, self.identifier)
+
     def finalize(self, shares: Mapping[Identifier, Secret]) -> KeyShare | Blame:
         """Check the shares dealt to this participant; return its key share, or the blame."""
         missing = [i for i in self._packages if i != self.identifier and i not in shares]
         if missing:
             return Blame(tuple((i, Fault.MISSING) for i in sorted(missing)))
-        own = self.suite.group.polynomial(self._coefficients, self.identifier)
+        own = self.own_share()
         result = combine(
             self.suite,
             self.identifier,
