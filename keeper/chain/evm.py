@@ -434,6 +434,8 @@ class EvmChain:
             return ()
         requests = [("eth_getTransactionByHash", [codec.to_hex(each)]) for each in transactions]
         answers = await self.endpoints.poll(lambda rpc: rpc.batch(requests))
+        if not answers:
+            raise RemoteFault("endpoints", Reason.ENDPOINT_DOWN, "nobody answers")
         rows = [row for _, row in answers]
         return tuple([any(_exists(each) for each in column) for column in zip(*rows, strict=True)])
 

@@ -68,9 +68,12 @@ def least_bump(schedule: Schedule, last: Offer) -> Offer:
     return Offer(Wei(tip), Wei(max(tip, fee)))
 
 
-def within(offer: Offer, gas: int, cap: int) -> Offer | None:
-    """Return the offer lowered to the cap, or None if the cap cannot even pay its tip."""
+def within(offer: Offer, gas: int, cap: int, market: Fees) -> Offer | None:
+    """Return the offer lowered to the cap, or None if the cap could not be mined now.
+
+    A transaction below the base fee would only hold its nonce, and everything behind it.
+    """
     limit = cap // gas
-    if offer.max_fee <= limit:
-        return offer
-    return Offer(offer.tip, Wei(limit)) if limit >= offer.tip else None
+    if limit < market.base + offer.tip:
+        return None
+    return Offer(offer.tip, Wei(min(offer.max_fee, limit)))

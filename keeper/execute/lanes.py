@@ -122,11 +122,13 @@ def _pending(task: Task, facts: Facts, schedule: Schedule) -> Action:
     line = facts.nonce == task.nonce
     if facts.head >= task.intent.deadline and not last.cancels:
         return Cancel(bump(schedule, facts.market, last.offer))
+    if not facts.known and last.offer.max_fee >= facts.market.base:
+        return Resend(last)
     if age >= schedule.patience and (line or last.offer.max_fee < facts.market.base):
         offer = bump(schedule, facts.market, last.offer)
         if last.cancels:
             return Cancel(offer)
-        affordable = within(offer, last.gas, task.intent.fee_cap)
+        affordable = within(offer, last.gas, task.intent.fee_cap, facts.market)
         least = least_bump(schedule, last.offer)
         if affordable is not None and affordable.max_fee >= least.max_fee:
             return Replace(affordable, last.gas)

@@ -89,6 +89,7 @@ class _Lane:
     signer: Signer
     schedule: Schedule
     wake: trio.Event = field(default_factory=trio.Event)
+    rounds: int = 0
 
 
 class Executor:
@@ -215,6 +216,7 @@ class Executor:
                 await self._round(lane)
             except RemoteFault as fault:
                 self._faults.labels(fault.reason.value).inc()
+            lane.rounds += 1
             with trio.move_on_after(self._poll_s):
                 await lane.wake.wait()
 
@@ -329,7 +331,7 @@ class Executor:
             intent = task.intent
             simulation = ran.get(intent.key)
             gas = 0 if simulation is None else ppm_ceil(simulation.gas, lane.schedule.gas_ppm)
-            offer = fees.within(opening, gas, intent.fee_cap) if gas else None
+            offer = fees.within(opening, gas, intent.fee_cap, market) if gas else None
             refusal = await self._refusal(lane, intent, simulation, offer, head)
             if refusal is not None:
                 await self._move(lane, refusal)
