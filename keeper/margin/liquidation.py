@@ -14,6 +14,7 @@ least x with E − b·x ≥ h·(R − m·x) is (h·R − E) / (h·m − b); toxi
 Sizes are rounded up (enough to reach the target), a seizure is rounded down by the venue.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from math import isqrt
@@ -163,3 +164,18 @@ def best_repay(depth: int, bonus: int, fee: int) -> int:
     factor = (PPM + bonus) * (PPM - fee)  # a in 10^-12
     root = isqrt(factor * PPM * PPM)  # √a in 10^-12
     return max(0, depth * (root - PPM * PPM) // factor)
+
+
+def window_left(
+    parameters: LiquidationParameters, closed: Iterable[tuple[int, int]], block: int
+) -> int:
+    """Return what may still be closed in a market's window that ends at a block, µUSD.
+
+    Args:
+        parameters: the epoch's.
+        closed: (block, µUSD) of liquidations so far.
+        block: of the venue's chain.
+    """
+    first = block - parameters.window_blocks + 1
+    used = sum(value for at, value in closed if first <= at <= block)
+    return max(0, parameters.window_value - used)
