@@ -442,9 +442,9 @@ def _devnet_margin(chains: Sequence[int]) -> MarginParameters:
     return MarginParameters(
         latency=LatencyParameters((60, 300, 1_200, 3_600, 14_400, 86_400), 5),
         underlyings=(
-            underlying("BTC", RiskGroup.MAJOR, 500, 300),
-            underlying("ETH", RiskGroup.MAJOR, 600, 400),
-            underlying("SOL", RiskGroup.ALT, 900, 600),
+            underlying("BTC", RiskGroup.MAJOR, 500, 900),
+            underlying("ETH", RiskGroup.MAJOR, 600, 1_200),
+            underlying("SOL", RiskGroup.ALT, 900, 1_800),
             underlying("USD", RiskGroup.STABLE, 10, 10),
         ),
         assets=(

@@ -31,34 +31,35 @@ def test_collateral_is_worth_its_price_less_haircut_and_latency() -> None:
     # L = 42 s → bucket 60 s: λ(USD) = 0.1 % + 5·20 ppm = 1,100 ppm
     assert margin(usdc(1_000_000_000)).equity == 998_900_000
     assert margin(usdc(1)).equity == 0
-    # WETH: h = 5 %, λ(ETH) = 2 % + 5·800 ppm = 2.4 %
+    # WETH: h = 5 %, λ(ETH) = 2 % + 5·2,400 ppm = 3.2 %
     weth = Leg(A, VAULT, WETH, LegKind.COLLATERAL, 10**18)
-    assert margin(weth).equity == 1_852_000_000
+    assert margin(weth).equity == 1_836_000_000
 
 
 def test_a_perp_owes_margin_and_funding() -> None:
     long = margin(perp(10**8, -1_900_000_000), funding=3)
     assert long.equity == 100_000_000 - 1  # ⌊−10^8 · 3 / 10^12⌋ = −1
     assert long.initial_equity == 90_000_000 - 1  # ⌊99,999,999 · 0.9⌋
-    # 0.8 · 3 % + 0.05 · √10^8 ppm = 2.45 % stays below the flat 3 %; λ = 2.4 %
-    assert long.mmr == 108_000_000 + 100_000
-    assert long.imr == 148_000_000 + 100_000
-    assert long.requirement == 120_000_000 + 100_000  # the scenario −6 % is worse than 5.4 %
+    # 0.8 · 3 % + 0.05 · √10^8 ppm = 2.45 % stays below the flat 3 %; λ = 3.2 %
+    assert long.mmr == 124_000_000 + 100_000
+    assert long.imr == 164_000_000 + 100_000
+    assert long.requirement == 124_000_000 + 100_000  # worse than the scenario −6 %
+    assert long.initial_requirement == 180_000_000 + 100_000  # 1.5 times the scenario −6 %
     assert long.healthy_local
 
 
 def test_a_debt_weighs_more_than_its_value() -> None:
     debt = Leg(A, VAULT, WETH, LegKind.DEBT, 10**18)
     found = margin(usdc(4_000_000_000), debt)
-    assert found.equity == 3_995_600_000 - 2_148_000_000
+    assert found.equity == 3_995_600_000 - 2_164_000_000
     assert found.mmr == 100_000
-    assert found.requirement == 100_000  # the premium of 7.4 % covers the worst scenario of 6 %
+    assert found.requirement == 100_000  # the premium of 8.2 % covers the worst scenario of 6 %
 
 
 def test_opposite_positions_net_over_chains_but_pay_basis_and_bridge() -> None:
     other = Leg(A, PERPS, ETH, LegKind.PERP, -(10**8), 2_000_000_000)
     both = margin(usdc(10**9), perp(10**8, -2_000_000_000), other)
-    assert both.mmr == 2 * 108_000_000 + 200_000
+    assert both.mmr == 2 * 124_000_000 + 200_000
     assert both.requirement == 2_000_000_000 * 7_000 // 10**6 + 200_000  # basis 0.5 % + class 0.2 %
 
 
