@@ -250,7 +250,8 @@ def _taproot(
     """Return everything with even Y and then tweaked by the empty script root (BIP341, BIP386)."""
     group = suite.group
     if not suite.is_even(key):
-        key, held = group.negate(key), group.negate_secret(held)
+        key = group.negate(key)
+        held = group.negate_secret(held)
         public = {i: group.negate(element) for i, element in public.items()}
     tweak = suite.taptweak(key)
     point = group.base_public(tweak)

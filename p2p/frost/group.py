@@ -10,6 +10,7 @@
 scalars, so no secret may reach `multiply`; a test reads the syntax tree to keep it so.
 """
 
+import hmac
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
@@ -333,7 +334,12 @@ class Ed25519:
 
     def secret(self, raw: bytes) -> Secret:
         """Return a secret scalar in [1, order)."""
-        if len(raw) != 32 or int.from_bytes(raw, "little") >= self.order or not any(raw):
+        wide = bytes(raw) + bytes(32)
+        if len(raw) != 32 or not hmac.compare_digest(
+            sodium.crypto_core_ed25519_scalar_reduce(wide), bytes(raw)
+        ):
+            raise ValueError("secret is not a canonical scalar")
+        if hmac.compare_digest(bytes(raw), bytes(32)):
             raise ValueError("secret is not a canonical scalar")
         return Secret(raw)
 
