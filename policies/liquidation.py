@@ -43,6 +43,13 @@ class LiquidationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
             extra_json_schema=_LIVE,
         ),
     ] = 1_020_000
+    close_most: Annotated[
+        bool,
+        msgspec.Meta(
+            description="Close what the venue lets, not only what restores the target.",
+            extra_json_schema=_LIVE,
+        ),
+    ] = False
     bid_share_ppm: Annotated[int, _ppm("Share of the profit above min_profit to bid.")] = 800_000
     min_profit: Annotated[int, _least("Least profit to keep, µUSD.")] = 1_000_000
     max_impact_ppm: Annotated[int, _ppm("Largest price impact of one close.")] = 20_000
@@ -154,7 +161,13 @@ class Liquidation:
         if self.config.use_inventory and is_lending(task):
             spent = spending.funds.get((task.chain, task.market), 0)
             funds = books.free(task.chain, task.market) - spent
-        limits = Limits(self.config.target_ppm, self.config.max_impact_ppm, room, funds)
+        limits = Limits(
+            self.config.target_ppm,
+            self.config.max_impact_ppm,
+            room,
+            funds,
+            self.config.close_most,
+        )
         return best_offer(books, task, account, limits)
 
 

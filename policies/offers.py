@@ -39,12 +39,14 @@ class Limits(msgspec.Struct, frozen=True):
         max_impact_ppm: largest price impact of one sale.
         value: µUSD that may still be closed in this market, or None for no cap.
         funds: of the debt asset, or None when a flash loan pays.
+        most: close what the venue lets, not only what restores the target.
     """
 
     target_ppm: int
     max_impact_ppm: int
     value: int | None = None
     funds: int | None = None
+    most: bool = False
 
 
 class Offer(msgspec.Struct, frozen=True):
@@ -111,7 +113,8 @@ def _perp(
     if curves:
         room = max(sizing.largest_within(one.points, limits.max_impact_ppm) for one in curves)
         allowed = min(allowed, room)
-    size = min(held, sizing.size_for(value, price.price, price.decimals), allowed)
+    wanted = held if limits.most else sizing.size_for(value, price.price, price.decimals)
+    size = min(held, wanted, allowed)
     size = sizing.whole_if_dust(size, held, task.min_left, allowed)
     if size <= 0:
         return "the caps leave nothing to close"
@@ -173,7 +176,8 @@ def _seizures(
     )
     worth = sizing.value_floor(leg.size, sold.price, sold.decimals)
     most = sizing.size_within(worth * PPM // (PPM + term.bonus_ppm), paid.price, paid.decimals)
-    size = min(owed, sizing.size_for(value, paid.price, paid.decimals), allowed, most)
+    wanted = owed if limits.most else sizing.size_for(value, paid.price, paid.decimals)
+    size = min(owed, wanted, allowed, most)
     size = sizing.whole_if_dust(size, owed, task.min_left, min(allowed, most))
     curves: list[Depth] | list[None] = books.depth.get((task.chain, leg.market)) or [None]
     offers = []
