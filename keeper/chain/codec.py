@@ -93,25 +93,49 @@ def header(chain: ChainId, block: Any) -> Header:
         raise ValueError(f"block lacks a field: {error}") from error
 
 
-def log(chain: ChainId, entry: Any) -> Log:
-    """Return one log.
+def logs(chain: ChainId, entries: Any) -> tuple[Log, ...]:
+    """Return logs in the order of the chain.
+
+    Hashes, addresses and topics repeat from log to log; each spelling is decoded once.
 
     Raises:
-        ValueError: malformed, or removed.
+        ValueError: malformed, or a log is marked as removed.
     """
-    try:
+    seen: dict[str, bytes] = {}
+    blocks: dict[tuple[str, str], BlockRef] = {}
+
+    def fixed(text: Any, length: int) -> bytes:
+        raw = seen.get(text)
+        if raw is None:
+            raw = seen[text] = data(text)
+        if len(raw) != length:
+            raise ValueError(f"expected {length} bytes, got {len(raw)}")
+        return raw
+
+    def one(entry: dict[str, Any]) -> Log:
         if entry.get("removed"):
             raise ValueError("log is marked as removed")
+        place = entry["blockHash"], entry["blockNumber"]
+        block = blocks.get(place)
+        if block is None:
+            number = BlockNumber(quantity(place[1]))
+            block = blocks[place] = BlockRef(chain, number, fixed(place[0], 32))
         return Log(
-            BlockRef(chain, BlockNumber(quantity(entry["blockNumber"])), data(entry["blockHash"])),
+            block,
             quantity(entry["logIndex"]),
-            data(entry["transactionHash"], 32),
-            data(entry["address"], 20),
-            tuple([data(topic, 32) for topic in entry["topics"]]),
+            fixed(entry["transactionHash"], 32),
+            fixed(entry["address"], 20),
+            tuple([fixed(topic, 32) for topic in entry["topics"]]),
             data(entry["data"]),
         )
+
+    if not isinstance(entries, list):
+        raise ValueError("logs are no list")
+    try:
+        found = [one(entry) for entry in entries]
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"log lacks a field: {error}") from error
+    return tuple(sorted(found, key=lambda log: (log.block.number, log.position)))
 
 
 def receipt(chain: ChainId, entry: Any) -> Receipt:
@@ -130,7 +154,7 @@ def receipt(chain: ChainId, entry: Any) -> Receipt:
             quantity(entry["status"]) == 1,
             quantity(entry["gasUsed"]),
             Wei(quantity(entry["effectiveGasPrice"])),
-            tuple([log(chain, each) for each in entry["logs"]]),
+            logs(chain, entry["logs"]),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"receipt lacks a field: {error}") from error

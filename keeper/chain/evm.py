@@ -275,7 +275,7 @@ class EvmChain:
             )
             if _raised(block) is None:
                 return None
-            logs = _decoded(rpc, lambda: self._logs(_raised(found)))
+            logs = _decoded(rpc, lambda: codec.logs(self.id, _raised(found)))
             if any(log.block != at for log in logs):
                 raise RemoteFault(rpc.name, Reason.ENDPOINT_LIED, "logs of another block")
             return logs
@@ -303,17 +303,11 @@ class EvmChain:
 
             async def fetch(rpc: Rpc, query: dict[str, Any] = query) -> tuple[Log, ...]:
                 found = await rpc.call("eth_getLogs", [query])
-                return _decoded(rpc, lambda: self._logs(found))
+                return _decoded(rpc, lambda: codec.logs(self.id, found))
 
             logs += await self.endpoints.agree(fetch)
         await self._check_canonical(last)
         return tuple(logs)
-
-    def _logs(self, found: Any) -> tuple[Log, ...]:
-        if not isinstance(found, list):
-            raise ValueError("logs are no list")
-        logs = [codec.log(self.id, entry) for entry in found]
-        return tuple(sorted(logs, key=lambda log: (log.block.number, log.position)))
 
     async def _check_canonical(self, at: BlockRef) -> None:
         found = await self.endpoints.agree(lambda rpc: self._numbered(rpc, at.number))

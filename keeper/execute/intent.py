@@ -9,7 +9,7 @@ same intent again joins the first one, so nothing is done twice.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from keeper.hashing import abi_hash
+from keeper.hashing import keccak
 from keeper.reasons import Reason
 from keeper.units import BlockNumber, ChainId, Wei
 
@@ -85,10 +85,8 @@ class Intent:
     @property
     def digest(self) -> bytes:
         """Return what must be equal for two intents of one key to be the same."""
-        return abi_hash(
-            ("uint64", "string", "address", "bytes", "uint256", "uint64"),
-            (self.chain, self.lane.value, self.to, self.data, self.value, self.deadline),
-        )
+        fixed = f"{self.chain}|{self.lane.value}|{self.value}|{self.deadline}|"
+        return keccak(fixed.encode() + self.to + self.data)
 
 
 class State(StrEnum):

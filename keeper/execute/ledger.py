@@ -166,28 +166,28 @@ class Ledger:
                         self._move(rows, change, at)
 
     def _plan(self, rows: sqlite3.Connection, intent: Intent, at: int) -> None:
-        found = rows.execute("SELECT digest FROM tx_task WHERE key = ?", (intent.key,)).fetchone()
-        if found is not None:
-            if found[0] != intent.digest:
-                raise LocalError(
-                    "another intent has this key",
-                    where=intent.key.hex(),
-                    remedy="a task id names one effect; give the new one its own",
-                )
-            return
         effect = intent.effect
         probe = (None,) * 3 if effect is None else (effect.to, effect.data, effect.expect)
-        rows.execute(
+        added = rows.execute(
             "INSERT INTO tx_task (key, digest, chain, lane, recipient, data, value, deadline,"
             " fee_cap, why, effect_to, effect_data, effect_expect, state)"
-            " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (key) DO NOTHING",
             (
                 *(intent.key, intent.digest, intent.chain, intent.lane.value, intent.to),
                 *(intent.data, str(intent.value), intent.deadline, str(intent.fee_cap)),
                 *(intent.why, *probe, State.PLANNED.value),
             ),
         )
-        self._tell(rows, intent.key, at, State.PLANNED, intent.why)
+        if added.rowcount == 1:
+            self._tell(rows, intent.key, at, State.PLANNED, intent.why)
+            return
+        found = rows.execute("SELECT digest FROM tx_task WHERE key = ?", (intent.key,)).fetchone()
+        if found[0] != intent.digest:
+            raise LocalError(
+                "another intent has this key",
+                where=intent.key.hex(),
+                remedy="a task id names one effect; give the new one its own",
+            )
 
     def _sign(self, rows: sqlite3.Connection, change: Signed, at: int) -> None:
         self._check(rows, change.key, State.SIGNED)
