@@ -80,3 +80,18 @@ class Application(Protocol):
         A block may be adopted that never becomes final.
         """
         ...
+
+
+def judge(
+    application: Application,
+    parent: bytes,
+    view: int,
+    tick: int,
+    observations: Sequence[SignedObservation],
+    payload: bytes,
+) -> Verdict:
+    """Return the application's verdict; one that fails over a peer's payload calls it wrong."""
+    try:
+        return application.validate(parent, view, tick, observations, payload)
+    except Exception as error:  # noqa: BLE001 - around one peer's message: it must cost one view only
+        return Wrong(Reason.MALFORMED, f"validate raised {type(error).__name__}: {error}")

@@ -18,7 +18,7 @@ performed in order; `Persist` comes first and must be durable before the rest is
 """
 
 from keeper.reasons import Reason
-from p2p.agreement.application import Application, NotYet, Valid, Wrong
+from p2p.agreement.application import Application, NotYet, Valid, Wrong, judge
 from p2p.agreement.certificate import certificate_of, verify_certificate
 from p2p.agreement.chain import Chain, Place
 from p2p.agreement.effects import (
@@ -119,6 +119,8 @@ class Agreement:
         self._heartbeat_at: float | None = None
         self._sync_at = 0.0
         self._needs_sent = 0
+        self._moved = False
+        """A view, certificate or body came: what is lacking must be looked at again."""
         self._writes: list[Record] = []
         self._out: list[Effect] = []
 
@@ -254,6 +256,18 @@ class Agreement:
         self._take_history(history, now)
         return self._flush(now)
 
+    def step_clock(self, by_s: float) -> None:
+        """Move every deadline with a clock that was set; a driver's clock should not jump."""
+
+        def moved(moment: float | None) -> float | None:
+            return None if moment is None else moment + by_s
+
+        self._view_deadline, self._resend_at = moved(self._view_deadline), moved(self._resend_at)
+        self._need_at, self._propose_at = moved(self._need_at), moved(self._propose_at)
+        self._heartbeat_at = moved(self._heartbeat_at)
+        self._sync_at += by_s
+        self._presence.step_clock(by_s)
+
     def heartbeat(self, now: float) -> Heartbeat:
         """Return where this keeper stands."""
         final = self.chain.final
@@ -266,6 +280,7 @@ class Agreement:
 
     def _enter(self, view: int, now: float) -> None:
         self.view = view
+        self._moved = True
         self._resend_at = self._propose_at = self._view_deadline = None
         self._forget(view)
         if self.closed_at is not None:
@@ -430,7 +445,7 @@ class Agreement:
                 self.committee, self._signer, observation
             ):
                 return Wrong(Reason.WRONG_OBSERVATIONS, f"signature of member {observation.signer}")
-        verdict = self._application.validate(body.parent, body.view, body.tick, seen, body.payload)
+        verdict = judge(self._application, body.parent, body.view, body.tick, seen, body.payload)
         if isinstance(verdict, Valid) and verdict.root != body.root:
             return Wrong(Reason.WRONG_DECISIONS, "root")
         return verdict
@@ -538,6 +553,7 @@ class Agreement:
 
     def _settle(self, now: float) -> None:
         """Finalise what can be, adopt what became a possible parent, judge what waited for it."""
+        self._moved = True
         tip = self.chain.finalizing
         path = self.chain.path(Place(tip.view, tip.digest)) if tip else None
         for place in path or ():
@@ -590,7 +606,7 @@ class Agreement:
     def _ask(self, now: float) -> None:
         """Ask one member after the other, those first who signed for it."""
         lacking = self._lacking()
-        self._need_at = None
+        self._need_at, self._moved = None, True
         if lacking is None or self.committee.size == 1:
             return
         view, signers = lacking
@@ -665,10 +681,12 @@ class Agreement:
 
     def _flush(self, now: float) -> tuple[Effect, ...]:
         """Hand over what one input caused, what must be durable first."""
-        if self._lacking() is None:
-            self._need_at = None
-        elif self._need_at is None:
-            self._need_at = now + self.timing.bound_s
+        if self._moved:
+            self._moved = False
+            if self._lacking() is None:
+                self._need_at = None
+            elif self._need_at is None:
+                self._need_at = now + self.timing.bound_s
         writes, out = tuple(self._writes), tuple(self._out)
         self._writes, self._out = [], []
         return ((Persist(writes),) if writes else ()) + out

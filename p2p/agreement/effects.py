@@ -13,7 +13,6 @@ from p2p.agreement.evidence import Evidence
 from p2p.agreement.log import Record
 from p2p.types import Certificate, Message, SignedObservation
 
-
 _ROUNDING = 1e-6
 """Of a tick: `tick_at(start_of(k))` is k although unix time in a float is 0.2 µs coarse."""
 

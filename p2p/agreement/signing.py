@@ -9,6 +9,7 @@ Without chain and contract in the domain, one vote is evidence on every chain. T
 `Signer`; simulations hand it a cheap one.
 """
 
+from functools import lru_cache
 from typing import Protocol
 
 from coincurve import PrivateKey, PublicKey
@@ -18,6 +19,8 @@ from p2p.types import Committee, Kind, SignedObservation
 
 _HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
 _HIGH_BIT = 1 << 255
+_HASHES_HELD = 256
+"""Vote hashes remembered: every member signs the same one, so it is computed once a view."""
 _DOMAIN = type_hash("EIP712Domain(string name,string version,bytes32 salt)")
 _NAME_VERSION = type_hash("Flowkeeper") + type_hash("1")
 _VOTE = type_hash("Vote(uint32 epoch,bytes32 config,uint8 kind,uint64 view,bytes32 digest)")
@@ -97,6 +100,7 @@ def recover(digest: bytes, signature: bytes) -> bytes | None:
         return None
 
 
+@lru_cache(maxsize=8)
 def domain_separator(network: bytes) -> bytes:
     """Return the EIP-712 domain separator of a network."""
     return keccak(_DOMAIN + _NAME_VERSION + network)
@@ -108,11 +112,18 @@ def _typed(network: bytes, struct: bytes) -> bytes:
 
 def vote_hash(committee: Committee, kind: Kind, view: int, digest: bytes) -> bytes:
     """Return what a vote signs."""
+    return _vote_hash(committee.network, committee.epoch, committee.config, kind, view, digest)
+
+
+@lru_cache(maxsize=_HASHES_HELD)
+def _vote_hash(
+    network: bytes, epoch: int, config: bytes, kind: Kind, view: int, digest: bytes
+) -> bytes:
     return _typed(
-        committee.network,
+        network,
         _VOTE
-        + committee.epoch.to_bytes(32, "big")
-        + committee.config
+        + epoch.to_bytes(32, "big")
+        + config
         + int(kind).to_bytes(32, "big")
         + view.to_bytes(32, "big")
         + digest,

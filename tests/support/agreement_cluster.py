@@ -26,10 +26,21 @@ from p2p.agreement.effects import (
     Send,
     Timing,
 )
-from p2p.agreement.evidence import Evidence
+from p2p.agreement.evidence import Evidence, verify_evidence
 from p2p.agreement.log import MemoryLog, Opened
-from p2p.agreement.signing import Signer, sign_observation
-from p2p.types import Committee, Member, Message, SignedObservation
+from p2p.agreement.signing import Scheme, Signer, sign_observation, vote_hash
+from p2p.agreement.votes import Tally
+from p2p.types import (
+    Certificate,
+    Committee,
+    Kind,
+    Member,
+    Message,
+    Proposal,
+    SignedObservation,
+    Vote,
+)
+from p2p.wire import digest_of
 
 NETWORK = keccak(b"simulated network")
 
@@ -106,6 +117,62 @@ class ToyApplication:
     ) -> None:
         assert parent in self.states
         self.states.add(digest)
+
+
+class Auditor:
+    """Hears every signed word and judges with the production tally: who can be proven guilty."""
+
+    def __init__(self, committee: Committee, scheme: Scheme) -> None:
+        self._committee, self._scheme = committee, scheme
+        self._tally = Tally(committee)
+        self.evidence: list[Evidence] = []
+
+    def hear(self, message: Message) -> None:
+        match message:
+            case Vote():
+                self._vote(message)
+            case Proposal():
+                self._vote(
+                    Vote(
+                        message.epoch,
+                        Kind.NOTARIZE,
+                        message.view,
+                        digest_of(message),
+                        message.signer,
+                        message.signature,
+                    )
+                )
+            case Certificate() if len(message.signers) == len(message.signatures):
+                for signer, signature in zip(message.signers, message.signatures, strict=True):
+                    self._vote(
+                        Vote(
+                            message.epoch,
+                            message.kind,
+                            message.view,
+                            message.digest,
+                            signer,
+                            signature,
+                        )
+                    )
+            case _:
+                pass
+
+    def _vote(self, vote: Vote) -> None:
+        if vote.signer >= self._committee.size or not self._tally.is_news(vote):
+            return
+        digest = vote_hash(self._committee, vote.kind, vote.view, vote.digest)
+        address = self._committee.members[vote.signer].address
+        if not self._scheme.verify(digest, vote.signature, address):
+            return
+        counted = self._tally.add(vote)
+        if counted.contradicts is not None:
+            self.evidence.append(Evidence(self._committee.config, counted.contradicts, vote))
+
+    @property
+    def guilty(self) -> set[int]:
+        """Return the members that evidence, checked by the production verifier, names."""
+        assert all(verify_evidence(self._committee, self._scheme, one) for one in self.evidence)
+        return {one.culprit for one in self.evidence}
 
 
 @dataclass(frozen=True)
@@ -238,6 +305,8 @@ class Cluster:
         self._count = 0
         self.liars = dict(liars or {})
         self.sides = [self.random.randrange(2) for _ in range(size)]
+        self.auditor = Auditor(self.committee, CheapSigner(b""))
+        self.frozen = False
         self.keepers = [self.liars.get(i, keeper)(self, i) for i in range(size)]
         for one in self.keepers:
             self.at(self.random.uniform(0, 0.01), one.start)
@@ -257,6 +326,7 @@ class Cluster:
         return self.now >= self.weather.calm_at
 
     def transmit(self, source: Keeper, to: int | None, message: Message) -> None:
+        self.auditor.hear(message)
         if self.trace is not None:
             self.trace.append((self.now, source.index, to, repr(message)))
         for member in range(self.committee.size) if to is None else (to,):
@@ -269,11 +339,15 @@ class Cluster:
         if not self.is_calm():
             if self.random.random() < self.weather.loss:
                 return
-            if self.weather.partition and self.sides[source] != self.sides[member]:
+            if self.weather.partition and not self._connected(source, member):
                 return
             if self.weather.jitter_s:
                 delay += self.random.expovariate(1 / self.weather.jitter_s)
         self.at(self.now + delay, lambda: self.keepers[member].deliver(source, message))
+
+    def _connected(self, source: int, member: int) -> bool:
+        liar = source in self.liars or member in self.liars
+        return liar or self.sides[source] == self.sides[member]
 
     def crashes_now(self, keeper: Keeper) -> bool:
         """Return whether a machine stops between writing its log and sending."""
@@ -310,21 +384,54 @@ class Cluster:
             self.schedule_wake(keeper)
 
     def _tick(self, tick: int) -> None:
+        if self.frozen:
+            return
         for keeper in self.keepers:
+            lags = not self.is_calm() and self.random.random() < self.weather.lag
+            keeper.application.lagging = lags
             if keeper.up:
+                keeper.perform(keeper.core.retry(self.now))
                 keeper.observe(tick)
         self.at(self.timing.start_of(tick + 1), lambda: self._tick(tick + 1))
+
+    def step(self) -> None:
+        """Let the next thing happen."""
+        self.now, _, what = heapq.heappop(self._events)
+        what()
 
     def run(self, until: float, stop: Callable[[], bool] | None = None) -> "Cluster":
         """Run to a virtual time, or until `stop` holds after the weather is calm."""
         checks = 0
         while self._events and self._events[0][0] <= until:
-            self.now, _, what = heapq.heappop(self._events)
-            what()
+            self.step()
             checks += 1
             if stop is not None and checks % 256 == 0 and self.is_calm() and stop():
                 break
         return self
+
+    def settle(self, blocks: int, until: float) -> bool:
+        """Run until every honest keeper has finalised `blocks` after the storm, then let all agree.
+
+        Returns whether that happened and all honest chains are the same.
+        """
+        base: dict[int, int] = {}
+
+        def done() -> bool:
+            for one in self.honest:
+                base.setdefault(one.index, len(one.finals))
+            return all(len(one.finals) >= base[one.index] + blocks for one in self.honest)
+
+        self.run(until, done)
+        reached = done()
+        self.frozen = True
+        limit = self.now + 6.0
+        self.run(limit, self.are_equal)
+        return reached and self.are_equal()
+
+    def are_equal(self) -> bool:
+        """Return whether all honest keepers end with the same chain."""
+        first, *others = (self.chain(one) for one in self.honest)
+        return all(other == first for other in others)
 
     def chain(self, keeper: Keeper) -> list[tuple[int, bytes]]:
         return [(view, keeper.finals[view].digest) for view in sorted(keeper.finals)]
