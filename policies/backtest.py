@@ -250,30 +250,23 @@ async def run_policy(
     encode = api.encoder().encode
     state = b""
     every = max(1, ticks // MAX_POINTS)
-    fault: PolicyFault | None = None
-    async with trio.open_nursery() as nursery:
-        child = await Child.open(spec, spec.mem_mb or 512, PATIENCE_S)
-        nursery.start_soon(child.drain)
-        try:
-            for tick in market:
-                view = bench.view(tick.at_ms, tick.prices)
-                before = trio.current_time()
-                with trio.fail_after(PATIENCE_S):
-                    answer = await child.ask(encode(api.Request(view, state)), view.view)
-                bench.times_us.append(int((trio.current_time() - before) * 1e6))
-                state = answer.state
-                bench.award(view, answer.decisions)
-                if bench.score.ticks % every == 1 or every == 1:
-                    bench.sample()
-                    progress(spec.name, bench.score.ticks)
-        except trio.TooSlowError:
-            fault = PolicyFault("slow", f"no answer within {PATIENCE_S:g} s")
-        except PolicyFault as error:
-            fault = error
-        finally:
-            await child.close()
-    if fault is not None:
-        raise fault
+    child = await Child.open(spec, spec.mem_mb or 512, PATIENCE_S, quiet=True)
+    try:
+        for tick in market:
+            view = bench.view(tick.at_ms, tick.prices)
+            before = trio.current_time()
+            with trio.fail_after(PATIENCE_S):
+                answer = await child.ask(encode(api.Request(view, state)), view.view)
+            bench.times_us.append(int((trio.current_time() - before) * 1e6))
+            state = answer.state
+            bench.award(view, answer.decisions)
+            if bench.score.ticks % every == 1 or every == 1:
+                bench.sample()
+                progress(spec.name, bench.score.ticks)
+    except trio.TooSlowError:
+        raise PolicyFault("slow", f"no answer within {PATIENCE_S:g} s") from None
+    finally:
+        await child.close()
     bench.sample()
     return bench.finish()
 

@@ -161,8 +161,16 @@ class Child:
         self._decode = api.decoder(api.Reply)
 
     @classmethod
-    async def open(cls, spec: PolicySpec, mem_mb: int, alarm_s: float) -> "Child":
+    async def open(
+        cls, spec: PolicySpec, mem_mb: int, alarm_s: float, *, quiet: bool = False
+    ) -> "Child":
         """Start a child and wait until its policy is loaded.
+
+        Args:
+            spec: the policy.
+            mem_mb: its address space.
+            alarm_s: after which it ends itself, should this process be gone.
+            quiet: throw its prints away; otherwise `drain` must run.
 
         Raises:
             PolicyFault: it did not load.
@@ -187,7 +195,7 @@ class Child:
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if quiet else subprocess.PIPE,
             env={"PYTHONHASHSEED": str(spec.hash_seed)},
             start_new_session=True,
         )

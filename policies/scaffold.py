@@ -102,8 +102,10 @@ HERE = Path(__file__).parent
 
 
 def test_the_checks_pass() -> None:
-    command = [sys.executable, "-m", "keeper", "policy", "check", f"{{HERE / '{name}.py'}}:{title}",
-               "--config", str(HERE / "config.json"), "--json"]
+    """The same question the operator asks before a promotion."""
+    target = f"{{HERE / '{name}.py'}}:{title}"
+    command = [sys.executable, "-m", "keeper", "policy", "check", target]
+    command += ["--config", str(HERE / "config.json"), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout)["ok"]

@@ -16,6 +16,13 @@ from keeper.errors import FlowkeeperError
 
 GROUPS: dict[str, tuple[str, str]] = {
     # verb: (module with `app`, one line of help)
+    "devnet": ("keeper.cli.devnet", "Start and drive a local network on real chains."),
+    "init": ("keeper.cli.init", "Make a node home: configuration and sealed keys."),
+    "bond": ("keeper.cli.bond", "Put a bond at stake, leave, withdraw."),
+    "run": ("keeper.cli.run", "Run the node of a home."),
+    "policy": ("keeper.cli.policy", "Write, check, backtest and promote policies."),
+    "status": ("keeper.cli.status", "What a running node does."),
+    "tx": ("keeper.cli.tx", "What this keeper sent to chains, and why."),
 }
 
 

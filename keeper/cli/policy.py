@@ -1,0 +1,381 @@
+"""`keeper policy`: write, check, backtest and promote policies; each verb has `--json`.
+
+new ─▶ check ─▶ backtest ─▶ shadow ─▶ promote off → shadow → dry → live
+                    ▲ convert            ▲ explain reads what the node recorded
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import trio
+import typer
+from rich.progress import Progress
+
+from keeper.cli.output import JsonFlag, console, print_json, print_rows, print_table
+from keeper.cli.policy_modes import promote_home
+from keeper.errors import ConfigError, LocalError
+from policies import backtest as backtests
+from policies import check as checks
+from policies import convert as converter
+from policies import discover, replay, report, scaffold
+from policies.api import Decision, Kind, MarketView
+from policies.host import PolicyFault, PolicySpec
+from policies.market import World
+from policies.record import Decided, Entry, RecordError, RecordReader, Viewed
+
+T = TypeVar("T")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Write, check, backtest and promote policies.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+PolicyName = Annotated[
+    str, typer.Argument(help="An installed name, module:Class, or path/to/file.py:Class.")
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="JSON file with the policy's configuration.")
+]
+CHECK_VIEWS = 40
+CHECK_ACCOUNTS = 60
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Turn what a plug-in, a record or a name did wrong into one line with a remedy."""
+    try:
+        yield
+    except PolicyFault as fault:
+        raise LocalError(
+            f"the policy failed: {fault}", remedy="`keeper policy check` shows where"
+        ) from fault
+    except RecordError as error:
+        raise LocalError(str(error), remedy="name a whole record") from error
+    except (LookupError, ValueError, FileExistsError, FileNotFoundError) as error:
+        raise ConfigError(str(error)) from error
+
+
+def read_config(path: Path | None) -> dict[str, Any]:
+    """Return a policy's configuration from a JSON file, or an empty one."""
+    if path is None:
+        return {}
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: a configuration is a JSON object")
+    return found
+
+
+def with_progress(total: int, as_json: bool, work: Callable[[Callable[[str, int], None]], T]) -> T:
+    """Run `work`, showing its progress on stderr unless a machine reads."""
+    if as_json:
+        return work(lambda _label, _done: None)
+    bars: dict[str, Any] = {}
+    with Progress(console=console(err=True), transient=True) as shown:
+
+        def step(label: str, done: int) -> None:
+            if label not in bars:
+                bars[label] = shown.add_task(label, total=total)
+            shown.update(bars[label], completed=done)
+
+        return work(step)
+
+
+def views_for(record: Path | None) -> list[MarketView]:
+    """Return views to check a policy on: a node's, a converted record's, or a built-in crash."""
+    if record is None:
+        world = World(converter.book_of(2_000 * 10**8, 1_700_000_000_000, CHECK_ACCOUNTS, 7))
+        prices = (2_000 - 12 * step for step in range(CHECK_VIEWS))
+        return [
+            world.tick(
+                world.now_ms + 1_000,
+                ((converter.ETH, price * 10**8), (converter.USDC, converter.PRICE_UNIT)),
+            )
+            for price in prices
+        ]
+    views = [
+        entry.view for entry in islice(RecordReader(record), 10_000) if isinstance(entry, Viewed)
+    ]
+    if views:
+        return views[:200]
+    start, market = backtests.load(record)
+    world = World(start)
+    ticks = list(market)
+    return [world.tick(one.at_ms, one.prices) for one in ticks[:: max(1, len(ticks) // 100)]]
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Lower-case Python name, such as half_close.")],
+    kind: Annotated[Kind, typer.Option(help="What it decides about.")] = Kind.LIQUIDATION,
+    folder: Annotated[Path, typer.Option(help="Where to make it.")] = Path(),
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a package with a working policy, a test, a configuration and a README."""
+    with plain_errors():
+        files = scaffold.write(folder, name, kind)
+    title = "".join(part.capitalize() for part in name.split("_"))
+    target = f"{folder / name / name}.py:{title}"
+    if as_json:
+        print_json({"files": [str(file) for file in files], "policy": target})
+        return
+    print_rows(f"made {folder / name}", [(file.name, file) for file in files])
+    console().print(f"next: keeper policy check {target}")
+
+
+@app.command(name="list")
+def list_policies(as_json: JsonFlag = False) -> None:
+    """List installed policies; none of their code is run here."""
+    found = discover.installed()
+    if as_json:
+        print_json([asdict(one) for one in found])
+        return
+    rows = [(one.name, one.target, f"{one.distribution} {one.version}") for one in found]
+    print_table(("name", "target", "from"), rows)
+
+
+@app.command()
+def schema(policy: PolicyName, as_json: JsonFlag = False) -> None:
+    """Show what a policy is and what an operator may set."""
+    with plain_errors():
+        _, target = discover.resolve(policy)
+        about = discover.describe(target)
+    if as_json:
+        print_json(about)
+        return
+    print_rows(
+        policy, [(key, about[key]) for key in ("summary", "kind", "api", "budget_ms", "mem_mb")]
+    )
+    body = about["schema"]
+    if "$ref" in body:
+        body = body["$defs"][body["$ref"].rpartition("/")[2]]
+    rows = [
+        (
+            field,
+            entry.get("default", "required"),
+            f"{entry.get('minimum', '')} .. {entry.get('maximum', '')}".strip(" ."),
+            "live" if entry.get("updatable") else "restart",
+            entry.get("description", ""),
+        )
+        for field, entry in body.get("properties", {}).items()
+    ]
+    print_table(("field", "default", "range", "changes", "meaning"), rows)
+
+
+@app.command()
+def check(
+    policy: PolicyName,
+    config: ConfigFile = None,
+    record: Annotated[Path | None, typer.Option(help="Record to take views from.")] = None,
+    budget_ms: Annotated[int, typer.Option(help="Budget to hold; 0 is the policy's own.")] = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check that a policy is pure, blind to the future, quick and described.
+
+    Ends with status 1 when it is not.
+    """
+    with plain_errors():
+        spec = discover.spec_of(policy, read_config(config), budget_ms)
+        views = views_for(record)
+        about = discover.describe(spec.target)
+        found = with_progress(
+            len(views),
+            as_json,
+            lambda step: trio.run(
+                checks.check_policy,
+                spec,
+                views,
+                about["schema"],
+                lambda label, done, _total: step(label, done),
+            ),
+        )
+    if as_json:
+        print_json({**asdict(found), "ok": found.ok})
+    else:
+        marks = {True: "[green]ok[/]", False: "[red]FAILED[/]", None: "-"}
+        print_table(
+            ("check", "", "finding"), [(x.name, marks[x.ok], x.detail) for x in found.findings]
+        )
+        console().print(
+            f"{found.views} views, boot {found.boot_ms:.0f} ms,"
+            f" p50 {found.p50_us} µs, p99 {found.p99_us} µs"
+        )
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def convert(
+    series: Annotated[Path, typer.Argument(help="CSV (or .xz) of ticks, index prices or bars.")],
+    out: Annotated[Path, typer.Argument(help="Record to write.")],
+    accounts: Annotated[int, typer.Option(min=1, help="Accounts to open.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of their sizes and leverage.")] = 1,
+    step_s: Annotated[int, typer.Option(min=1, help="Seconds between two views.")] = 10,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a record for backtests out of a price series."""
+    with plain_errors():
+        ticks = converter.convert(series, out, accounts, seed, step_s * 1000)
+    facts = {"record": str(out), "ticks": ticks, "accounts": accounts, "bytes": out.stat().st_size}
+    print_json(facts) if as_json else print_rows("record", list(facts.items()))
+
+
+@app.command()
+def backtest(
+    record: Annotated[Path, typer.Argument(help="Record of `keeper policy convert`.")],
+    policy: Annotated[str, typer.Option(help="Policy to test.")] = "liquidation",
+    versus: Annotated[
+        list[str] | None, typer.Option("--vs", help="Others to set beside it.")
+    ] = None,
+    config: ConfigFile = None,
+    delay: Annotated[int, typer.Option(min=1, help="Ticks from a bid to its execution.")] = 2,
+    rival_ppm: Annotated[
+        int, typer.Option(min=0, max=1_000_000, help="Share the rival bids.")
+    ] = 500_000,
+    no_show_ppm: Annotated[int, typer.Option(min=0, max=1_000_000, help="Awards missed.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the missed awards.")] = 1,
+    html: Annotated[Path | None, typer.Option(help="Write the report as one HTML page.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run policies over a record: executed, profit after costs, bad debt left, regret."""
+    settings = backtests.Settings(delay, rival_ppm, no_show_ppm, seed)
+    with plain_errors():
+        specs = [discover.spec_of(policy, read_config(config))]
+        specs += [discover.spec_of(name) for name in versus or ()]
+        ticks = backtests.count_ticks(record)
+        scores = with_progress(
+            ticks,
+            as_json,
+            lambda step: [
+                trio.run(partial(backtests.run_policy, spec, record, settings, ticks, step))
+                for spec in specs
+            ],
+        )
+    if html is not None:
+        html.write_text(report.page(scores, settings, record.name), encoding="utf-8")
+    if as_json:
+        print_json(report.as_json(scores, settings, record.name))
+        return
+    columns = ("", *(score.policy for score in scores))
+    print_table(columns, report.rows(scores), f"{record.name}: {ticks} ticks, money in USD")
+    if html is not None:
+        console().print(f"report: {html}")
+
+
+def follow(record: Path, seconds: float) -> Iterator[Entry]:
+    """Yield a record's entries, and those a node appends until `seconds` have passed."""
+    until = time.monotonic() + seconds
+    seen = 0
+    while True:
+        for entry in islice(RecordReader(record), seen, None):
+            seen += 1
+            yield entry
+        if time.monotonic() >= until:
+            return
+        time.sleep(min(0.5, max(0.0, until - time.monotonic())))
+
+
+@app.command()
+def shadow(
+    policy: PolicyName,
+    record: Annotated[Path, typer.Argument(help="Record that a running node writes.")],
+    seconds: Annotated[float, typer.Option(min=0, help="How long to follow it.")] = 0.0,
+    config: ConfigFile = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Decide on a node's live snapshots without bond or key, and compare with the winners."""
+    with plain_errors():
+        spec = discover.spec_of(policy, read_config(config))
+        found = trio.run(replay.compare, spec, follow(record, seconds))
+    if as_json:
+        print_json(asdict(found))
+        return
+    print_rows(f"{policy} in the shadow", list(asdict(found).items()))
+
+
+@app.command()
+def explain(
+    task: Annotated[str, typer.Argument(help="Task id in hex, or its first digits.")],
+    record: Annotated[Path, typer.Argument(help="Record of the node that decided.")],
+    policy: Annotated[str | None, typer.Option(help="Ask this policy again and compare.")] = None,
+    config: ConfigFile = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Tell what was decided about a task, on which view, and what came of it."""
+    with plain_errors():
+        found = replay.tasks_like(record, task)
+        if len(found) != 1:
+            raise ConfigError(
+                f"{len(found)} tasks start with {task!r}",
+                where=str(record),
+                remedy="give more of its digits",
+            )
+        story = replay.story_of(record, found[0])
+        again = None
+        if policy is not None:
+            spec = discover.spec_of(policy, read_config(config))
+            again = trio.run(replay.replay, spec, record)
+    lines = [_line(entry, decision) for entry, decision in story.decisions]
+    facts: dict[str, Any] = {
+        "task": story.task,
+        "decisions": lines,
+        "views": [{"view": view, "hash": digest} for view, digest in story.views],
+        "bids": [one.price for one in story.bids],
+        "awards": [{"price": one.price, "ranks": list(one.ranks)} for one in story.awards],
+        "transactions": [one.hash for one in story.sent],
+        "receipts": [
+            {
+                "status": x.status,
+                "gas_used": x.gas_used,
+                "predicted": x.predicted,
+                "realised": x.realised,
+            }
+            for x in story.received
+        ],
+        "replay": None if again is None else asdict(again),
+    }
+    if as_json:
+        print_json(facts)
+        return
+    print_rows(f"task {story.task.hex()}", [(key, facts[key]) for key in facts if key != "task"])
+
+
+def _line(entry: Decided, decision: Decision) -> dict[str, Any]:
+    return {
+        "view": entry.view,
+        "by": entry.source,
+        "what": type(decision).__name__.lower(),
+        "why": decision.why,
+        "fault": entry.fault,
+    }
+
+
+@app.command()
+def promote(
+    policy: PolicyName,
+    home: Annotated[Path, typer.Option(help="Home of the node.")],
+    to: Annotated[str, typer.Option(help="off, shadow, dry or live.")] = "shadow",
+    as_json: JsonFlag = False,
+) -> None:
+    """Set a node's policy and move it one rung: off → shadow → dry → live.
+
+    Going up one rung at a time is enforced, and beyond shadow the checks must pass first; going
+    down is always allowed. The node reads its configuration when it starts.
+    """
+    with plain_errors():
+        _, target = discover.resolve(policy)
+        kind = discover.describe(target)["kind"]
+        found = promote_home(home, kind, policy, to, partial(_checked, policy))
+    print_json(found) if as_json else print_rows(f"{policy} at {home}", list(found.items()))
+
+
+def _checked(policy: str) -> bool:
+    spec: PolicySpec = discover.spec_of(policy)
+    schema_of = discover.describe(spec.target)["schema"]
+    return trio.run(checks.check_policy, spec, views_for(None), schema_of).ok
