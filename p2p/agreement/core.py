@@ -243,7 +243,7 @@ class Agreement:
     def jump(self, history: History, now: float) -> tuple[Effect, ...]:
         """Adopt a certified tail of the chain without what is before it: state sync of a late node.
 
-        The driver has fetched, or will fetch, the state after the first block's parent.
+        The driver has given the application the state after the first block's parent.
         """
         if not verify_history(self.committee, self._signer, history):
             return self._flush(now)

@@ -82,7 +82,7 @@ class Finalized:
 
 @dataclass(frozen=True, slots=True)
 class Jumped:
-    """The final block moved over blocks this keeper never saw: fetch the state after `digest`."""
+    """The final block moved over blocks this keeper never saw, up to `digest`."""
 
     from_view: int
     view: int

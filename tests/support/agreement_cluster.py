@@ -387,8 +387,9 @@ class Cluster:
         if self.frozen:
             return
         for keeper in self.keepers:
-            lags = not self.is_calm() and self.random.random() < self.weather.lag
-            keeper.application.lagging = lags
+            if self.weather.lag:
+                lags = not self.is_calm() and self.random.random() < self.weather.lag
+                keeper.application.lagging = lags
             if keeper.up:
                 keeper.perform(keeper.core.retry(self.now))
                 keeper.observe(tick)
