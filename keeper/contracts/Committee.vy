@@ -70,6 +70,7 @@ event LeafUsed:
 
 MAX_MEMBERS: constant(uint256) = 64  # a bitmap and a loop that stay far below a block's gas
 MAX_PROOF: constant(uint256) = 20
+MAX_MESSAGE: constant(uint256) = 256
 FINALIZE: constant(uint256) = 3  # kind of a vote
 NEVER: constant(uint64) = max_value(uint64)
 
@@ -101,6 +102,7 @@ expiry: public(HashMap[uint32, uint64])
 config: public(HashMap[uint32, bytes32])
 roster: HashMap[uint32, DynArray[address, MAX_MEMBERS]]
 seat: HashMap[uint32, HashMap[address, uint256]]  # index + 1
+taken: HashMap[address, HashMap[uint256, bool]]  # caller, then epoch << 64 | view
 pending: public(Change)
 pending_view: public(uint64)
 ready_at: public(uint64)
@@ -256,7 +258,49 @@ def verify_bip340(px: uint256, message: bytes32, rx: uint256, ry: uint256, s: ui
     """
     @notice Whether (rx, s) is a BIP340 signature of `message` by the x-only key `px`.
     """
-    return self._verify(px, message, rx, ry, s)
+    if px == 0 or px >= N:
+        return False
+    return self._opens(
+        px,
+        sha256(
+            concat(
+                CHALLENGE_TAG, CHALLENGE_TAG, convert(rx, bytes32), convert(px, bytes32), message
+            )
+        ),
+        rx,
+        ry,
+        s,
+    )
+
+
+@external
+@view
+def verify_bip340_bytes(
+    px: uint256, message: Bytes[MAX_MESSAGE], rx: uint256, ry: uint256, s: uint256
+) -> bool:
+    """
+    @notice The same for a message of any length up to MAX_MESSAGE bytes.
+    """
+    if px == 0 or px >= N:
+        return False
+    head: Bytes[128] = concat(
+        CHALLENGE_TAG, CHALLENGE_TAG, convert(rx, bytes32), convert(px, bytes32)
+    )
+    return self._opens(px, sha256(concat(head, message)), rx, ry, s)
+
+
+@external
+def take(seal: Seal):
+    """
+    @notice Verify a seal for the caller, once: for a contract that keeps no record of its own.
+    @dev Reverts if the seal is bad, or if this caller took the seal of that view before.
+    """
+    at: uint256 = (convert(seal.epoch, uint256) << 64) | convert(seal.view, uint256)
+    assert not self.taken[msg.sender][at], "committee: taken before"
+    assert self._verify_seal(
+        seal.epoch, seal.view, seal.root, seal.rx, seal.ry, seal.s
+    ), "committee: bad seal"
+    self.taken[msg.sender][at] = True
 
 
 @external
@@ -398,30 +442,28 @@ def _verify_seal(
 ) -> bool:
     if convert(block.number, uint64) >= self.expiry[epoch]:
         return False
+    px: uint256 = self.group_key[epoch]
     message: bytes32 = keccak256(abi_encode(SEAL_TYPE, NETWORK, epoch, view, root))
-    return self._verify(self.group_key[epoch], message, rx, ry, s)
+    return self._opens(
+        px,
+        sha256(
+            concat(
+                CHALLENGE_TAG, CHALLENGE_TAG, convert(rx, bytes32), convert(px, bytes32), message
+            )
+        ),
+        rx,
+        ry,
+        s,
+    )
 
 
 @internal
 @pure
-def _verify(px: uint256, message: bytes32, rx: uint256, ry: uint256, s: uint256) -> bool:
-    if px == 0 or px >= N or s == 0 or s >= N or rx >= P or ry >= P or ry & 1 == 1:
+def _opens(px: uint256, challenge: bytes32, rx: uint256, ry: uint256, s: uint256) -> bool:
+    # s*G = R + e*P, R even; px was checked to be in (0, n) when it was installed or passed
+    if s == 0 or s >= N or rx >= P or ry >= P or ry & 1 == 1:
         return False
-    e: uint256 = (
-        convert(
-            sha256(
-                concat(
-                    CHALLENGE_TAG,
-                    CHALLENGE_TAG,
-                    convert(rx, bytes32),
-                    convert(px, bytes32),
-                    message,
-                )
-            ),
-            uint256,
-        )
-        % N
-    )
+    e: uint256 = convert(challenge, uint256) % N
     found: address = ecrecover(
         convert(unsafe_sub(N, uint256_mulmod(s, px, N)), bytes32),
         27,
