@@ -23,7 +23,7 @@ from libp2p.abc import IHost, INetStream
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
-from libp2p.network.config import ConnectionConfig
+from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
@@ -59,7 +59,9 @@ from p2p.verdicts import Reject, Verdict
 log = structlog.get_logger(__name__)
 
 EXCHANGE_S = 15.0
-"""How often addresses are exchanged with a linked peer, after the first time."""
+"""How often addresses are exchanged with a linked peer …"""
+EXCHANGE_FIRST_S = 1.0
+"""… and how often while the address of some member is not known yet."""
 SAVE_S = 10.0
 RESTART_S, RESTART_MAX_S = 0.2, 5.0
 CLOSE_S = 2.0
@@ -191,6 +193,7 @@ class Libp2pNetwork:
         swarm = host.get_network()
         assert isinstance(swarm, Swarm)
         assert isinstance(host, BasicHost)
+        swarm.retry_config = RetryConfig(max_retries=0)  # links retry at their own pace
         swarm.register_notifee(Watch(self._connection_changed))
         guard_inbound(swarm, HalfOpen(self.gate.clock), self.gate.denied)
         guard_muxer(swarm, self._fault)
@@ -241,7 +244,7 @@ class Libp2pNetwork:
         return new_host(
             key_pair=keys,
             listen_addrs=[Multiaddr(self._listen)],
-            sec_opt={NOISE: GatedNoise(keys, self._refuse)},
+            sec_opt={NOISE: GatedNoise(keys, self.gate.may_connect, self.gate.admits)},
             muxer_opt={TProtocol(YAMUX): Muxer},
             connection_config=config,
         )
@@ -255,12 +258,6 @@ class Libp2pNetwork:
             await trio.to_thread.run_sync(self.gate.save)
 
     # admission
-
-    def _refuse(self, peer: bytes) -> Reason | None:
-        reason = self.gate.admits(peer)
-        if reason is not None:
-            self.gate.denied(reason)
-        return reason
 
     def allow(self, committee: frozenset[bytes], bonded: frozenset[bytes]) -> None:
         """Set who may connect as what; a peer taken out is cut off at once."""
@@ -458,6 +455,11 @@ class Libp2pNetwork:
         except ValueError as error:
             raise RemoteFault(peer_id_text(source), Reason.MALFORMED, str(error)) from error
 
+    def _knows_committee(self) -> bool:
+        """Return whether an address of every member is known."""
+        members = self.gate.committee - {self.me}
+        return all(self.book.addresses(peer) for peer in members)
+
     async def _exchange_with(self, link: Link) -> None:
         while True:
             await link.went_up.wait()
@@ -468,7 +470,7 @@ class Libp2pNetwork:
             except RemoteFault as fault:
                 if fault.reason is Reason.MALFORMED:
                     self.gate.report(link.peer, Reject(fault.reason))
-            await trio.sleep(EXCHANGE_S)
+            await trio.sleep(EXCHANGE_S if self._knows_committee() else EXCHANGE_FIRST_S)
 
     # verdicts
 

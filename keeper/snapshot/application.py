@@ -110,7 +110,7 @@ class SnapshotApplication:
         observed = self._observed(observations)
         if observed is None:
             return Wrong(Reason.WRONG_OBSERVATIONS, "a body does not match its signed roots")
-        parts = _open(payload)
+        parts = open_payload(payload)
         if parts is None:
             return Wrong(Reason.MALFORMED, "payload")
         bodies = {keccak(body): body for body in parts[2]}
@@ -133,7 +133,7 @@ class SnapshotApplication:
         Raises:
             ValueError: the payload is malformed.
         """
-        parts = _open(payload)
+        parts = open_payload(payload)
         if parts is None:
             raise ValueError("malformed payload")
         header, decisions, _ = parts
@@ -182,7 +182,7 @@ class SnapshotApplication:
 Parts = tuple[Header, tuple[Decision, ...], tuple[bytes, ...]]
 
 
-def _open(payload: bytes) -> Parts | None:
+def open_payload(payload: bytes) -> Parts | None:
     """Return header, decisions and attached bodies of a payload, or None when malformed."""
     try:
         header, decisions, bodies = msgpack.unpackb(payload, raw=False)
@@ -205,7 +205,7 @@ _FIELDS = {
 
 def _difference(payload: bytes, expected: bytes) -> Wrong:
     """Return which field of a payload is not what follows from the inputs."""
-    given, right = _open(payload), _open(expected)
+    given, right = open_payload(payload), open_payload(expected)
     if given is None or right is None:
         return Wrong(Reason.MALFORMED, "payload")
     for name in Header.__slots__:

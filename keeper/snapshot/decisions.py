@@ -123,8 +123,10 @@ class Context:
 class DecisionRule(Protocol):
     """Derives one family of decisions; its state is canonical bytes, opaque to others."""
 
-    name: str
-    """Key of the rule's state in the book; never reused for another meaning."""
+    @property
+    def name(self) -> str:
+        """Key of the rule's state in the book; never reused for another meaning."""
+        ...
 
     def initial(self) -> bytes:
         """Return the state before the first view."""

@@ -1,0 +1,82 @@
+"""`keeper run`: run the node of a home until it is stopped."""
+
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import trio
+import typer
+
+from keeper import config, keys, network
+from keeper.errors import FlowkeeperError
+from keeper.node.node import Node
+from p2p.frost.keyfile import QUICK, SAFE
+
+app = typer.Typer()
+
+
+def start_logging(level: str, *, as_json: bool) -> None:
+    """Send structured log lines to stderr."""
+    renderer = (
+        structlog.processors.JSONRenderer()
+        if as_json
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[level.upper()]
+        ),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+    )
+
+
+@app.command()
+def run(
+    home: Annotated[Path, typer.Option(help="The node's home.")] = Path(),
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_json: Annotated[bool, typer.Option(help="Log JSON lines.")] = False,
+    quick_keys: Annotated[
+        bool, typer.Option(help="Cheap key files, for devnets whose keys guard nothing.")
+    ] = False,
+) -> None:
+    """Run the keeper. Stop it with Ctrl-C or SIGTERM; it goes on from its database."""
+    start_logging(log_level, as_json=log_json)
+    settings = config.load(home.resolve())
+    opened = keys.load(settings.keys, settings.password())
+    node = Node(
+        settings, network.load(settings.network_file), opened, QUICK if quick_keys else SAFE
+    )
+    try:
+        trio.run(_run, node)
+    except* FlowkeeperError as errors:
+        raise _first(errors) from None
+
+
+def _first(group: BaseExceptionGroup[FlowkeeperError]) -> BaseException:
+    """Return the first single exception of nested groups: the one an operator must read."""
+    inner: BaseException = group
+    while isinstance(inner, BaseExceptionGroup):
+        inner = inner.exceptions[0]
+    return inner
+
+
+async def _run(node: Node) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+        await node.run()
+
+
+async def _stop_on_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            scope.cancel()
+            return

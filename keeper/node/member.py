@@ -1,0 +1,122 @@
+"""A member's work in one epoch: the session, and what follows from its final views."""
+
+from typing import Any
+
+import trio
+
+from keeper.clear.credit import CreditRule
+from keeper.clear.release import ReleaseRule
+from keeper.clear.transfer import TransferRule
+from keeper.compete.award import AwardRule
+from keeper.compete.state import AwardState
+from keeper.compete.state import decode as decode_state
+from keeper.config import Config
+from keeper.node.parts import Parts
+from keeper.node.session import Session
+from keeper.node.trader import Trader
+from keeper.settle.awards import AwardRunner
+from keeper.settle.service import Carrier
+from keeper.snapshot.decisions import DecisionRule
+from keeper.snapshot.derive import Snapshot
+from p2p.frost.keys import KeyShare
+from p2p.port import Topic
+from p2p.types import Committee
+from policies.discover import spec_of
+
+
+def rules() -> tuple[DecisionRule, ...]:
+    """Return the decision rules in the order they derive: what clears, then what competes."""
+    return (TransferRule(), ReleaseRule(), CreditRule(), AwardRule())
+
+
+class MemberWork:
+    """Everything a committee member runs in one epoch."""
+
+    def __init__(self, parts: Parts, config: Config, committee: Committee, share: KeyShare) -> None:
+        self.parts = parts
+        self.newest: Snapshot | None = None
+        self.session = Session(
+            parts,
+            committee,
+            share,
+            rules(),
+            lambda: self.trader.hearing.seen(),
+            self._on_final,
+            self._on_seal,
+            {Topic.BIDS: lambda peer, frame: self.trader.take(peer, frame)},
+        )
+        name = config.policies.get("liquidation", "liquidation")
+        self.trader = Trader(
+            parts,
+            self.session.setting,
+            spec_of(name),
+            self.session.application.offer,
+            self._on_awards,
+        )
+        self.carrier = Carrier(
+            parts.network,
+            parts.archive,
+            parts.executor,
+            self.session.me,
+            committee.size,
+            parts.metrics,
+        )
+        self.runner = AwardRunner(
+            parts.network,
+            parts.archive,
+            parts.executor,
+            parts.watchers,
+            parts.keys.address,
+            parts.metrics,
+        )
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.trader.run)
+            nursery.start_soon(self.carrier.run)
+            nursery.start_soon(self.runner.run)
+            await self.session.run()
+
+    def _on_final(self, snapshot: Snapshot) -> None:
+        self.newest = snapshot
+        self.carrier.on_final(snapshot)
+        self.trader.on_final(snapshot)
+
+    def _on_seal(self, view: int) -> None:
+        self.carrier.poke()
+        self.runner.poke()
+
+    def _on_awards(self, state: AwardState) -> None:
+        self.runner.on_state(state)
+
+    def status(self) -> dict[str, Any]:
+        """Return this epoch's part of the status page."""
+        session, newest = self.session, self.newest
+        value: dict[str, Any] = {
+            "epoch": session.committee.epoch,
+            "member": session.me,
+            "members": session.committee.size,
+            "view": session.core.view,
+            "final_view": session.progress.final_view,
+            "sealed_view": session.progress.sealed_view,
+            "evidence": session.progress.evidence,
+            "policy_faults": dict(self.trader.host.faults),
+            "bids": self.trader.bids,
+        }
+        if newest is not None:
+            state = decode_state(newest.book.rules["award"])
+            value |= {
+                "accounts": newest.header.totals.accounts,
+                "equity_uusd": newest.header.totals.equity,
+                "unhealthy": sum(not m.healthy for m in newest.margins.values()),
+                "outstanding": len(newest.book.outstanding),
+                "tasks": len(state.tasks),
+                "awards": len(state.awards),
+                "cut": {str(ref.chain): ref.number for ref in newest.header.cut},
+                "prices": {
+                    market.rstrip(b"\0").decode(): price.price_e8
+                    for market, price in newest.book.prices.items()
+                },
+            }
+        return value

@@ -1,0 +1,393 @@
+"""The node: one nursery, every room composed, from a home directory to an epoch's work.
+
+start ─▶ chains answer, indexes begin ─▶ registered epoch?
+                                           │ no: candidates ─▶ ceremony ─▶ wait for registration
+                                           ▼
+          member: Session (agreement, seals, observations, carrier, bidder)
+          not a member: follower, until the next epoch
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import structlog
+import trio
+
+from keeper import __version__, hashing
+from keeper.chain.evm import EvmChain, connect
+from keeper.chain.port import Chain
+from keeper.config import Config
+from keeper.errors import ConfigError, RemoteFault, UnreachableError
+from keeper.execute.intent import Lane, Mode
+from keeper.execute.lane_keys import lane_address, lane_key
+from keeper.execute.ledger import Ledger
+from keeper.execute.service import Executor
+from keeper.keys import Keys
+from keeper.metrics import Metrics
+from keeper.network import NetworkSpec
+from keeper.node import status
+from keeper.node.committee import Epoch, bonded_peers, candidates, committee_of, registered
+from keeper.node.genesis import Genesis, load_share, save_share
+from keeper.node.member import MemberWork
+from keeper.node.parts import Parts
+from keeper.observe.service import Watcher
+from keeper.observe.table import Table
+from keeper.parameters import Parameters
+from keeper.snapshot.archive import Archive
+from keeper.store import Store
+from keeper.units import ChainId
+from keeper.web.server import Response, Server
+from p2p.agreement.evidence import Evidence
+from p2p.frost.keyfile import SAFE, Work
+from p2p.frost.keys import KeyShare
+from p2p.host import Libp2pNetwork
+from p2p.identity import peer_id_text
+from p2p.scorebook import StoredScores
+from p2p.types import Committee, Member
+
+log = structlog.get_logger(__name__)
+
+POLL_S = 0.5
+CONNECT_S = 20.0
+"""How long an RPC may take to answer for the first time before the node gives up with a reason."""
+
+
+class Node:
+    """One keeper."""
+
+    def __init__(self, config: Config, network: NetworkSpec, keys: Keys, work: Work = SAFE) -> None:
+        """Compose the long-lived parts; nothing runs and nothing is sent yet.
+
+        Args:
+            config: this node's settings.
+            network: the descriptor.
+            keys: this keeper's opened keys.
+            work: how hard new key files are to open.
+
+        Raises:
+            LocalError: a setting, the store or an address cannot be used.
+        """
+        self.config, self.network, self.keys, self._work = config, network, keys, work
+        self.parameters = Parameters.decode(network.parameters)
+        missing = [chain.id for chain in network.chains if chain.id not in config.endpoints]
+        if missing:
+            raise ConfigError(
+                f"no endpoint for chain {missing[0]}",
+                where=str(config.home / "keeper.toml"),
+                remedy=f'add [chains.{missing[0]}] with rpc = ["http://…"]',
+            )
+        self.metrics = Metrics()
+        self.store = Store(config.store_file)
+        self.archive = Archive(self.store)
+        self.chains: dict[ChainId, Chain] = {
+            chain.id: EvmChain(chain.id, config.endpoints[chain.id]) for chain in network.chains
+        }
+        self.watchers = {
+            chain.id: Watcher(chain, self.chains[chain.id]) for chain in network.chains
+        }
+        self.p2p = Libp2pNetwork(
+            keys.identity,
+            config.listen,
+            config.bootstrap,
+            metrics=self.metrics,
+            book=StoredScores(self.store),
+        )
+        self.executor = Executor(
+            Ledger(self.store),
+            self.chains,
+            Mode(config.mode),
+            self._lane_keys(),
+            metrics=self.metrics,
+        )
+        self.parts = Parts(
+            config.home,
+            network,
+            self.parameters,
+            keys,
+            self.store,
+            self.archive,
+            self.metrics,
+            self.p2p,
+            self.watchers,
+            self.executor,
+            0.15,
+            self._on_evidence,
+        )
+        self.phase = "starting"
+        self.epoch: Epoch | None = None
+        self.genesis: Genesis | None = None
+        self.work: MemberWork | None = None
+        self.evidence: list[Evidence] = []
+
+    def _lane_keys(self) -> dict[tuple[ChainId, Lane], Any]:
+        """Return where each lane's key comes from: one account a lane, all from the operator's."""
+        return {
+            (chain.id, lane): partial(lane_key, self.keys.operator, lane)
+            for chain in self.network.chains
+            for lane in Lane
+        }
+
+    def _on_evidence(self, evidence: Evidence) -> None:
+        self.evidence.append(evidence)
+        log.warning("equivocation_proven", signer=str(evidence))
+
+    # life
+
+    async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled.
+
+        Raises:
+            LocalError: the node cannot do its work and a person must act.
+        """
+        server = Server(self.config.http_host, self.config.http_port, self.routes())
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(server.run)
+                await self._check_chains()
+                for watcher in self.watchers.values():
+                    nursery.start_soon(watcher.run)
+                nursery.start_soon(self.executor.run)
+                await nursery.start(self.p2p.run)
+                task_status.started()
+                log.info("node_started", address=self.keys.address.hex(), http=server.port)
+                nursery.start_soon(self._admit)
+                await self._work_through_epochs()
+        finally:
+            self.store.close()
+
+    async def _check_chains(self) -> None:
+        """Make sure every endpoint answers and is the chain it should be."""
+        for chain_id, urls in self.config.endpoints.items():
+            for url in urls:
+                await check_endpoint(chain_id, url)
+
+    def tables(self) -> dict[ChainId, Table]:
+        """Return the newest table of every chain whose index has begun."""
+        return {
+            chain: watcher.index.newest.table
+            for chain, watcher in self.watchers.items()
+            if watcher.index.newest is not None
+        }
+
+    async def _admit(self) -> None:
+        """Keep admission in step with the registry: members, bonded keepers, nobody else."""
+        while True:
+            tables = self.tables()
+            if self.network.hub in tables:
+                bonded = bonded_peers(self.network, tables)
+                members = self._member_peers(bonded)
+                self.p2p.allow(frozenset(members), frozenset(bonded.values()))
+            await trio.sleep(POLL_S)
+
+    def _member_peers(self, bonded: Mapping[bytes, bytes]) -> set[bytes]:
+        if self.epoch is not None:
+            return {bonded[one] for one in self.epoch.members if one in bonded}
+        chosen = candidates(self.network, self.tables())
+        return {member.peer_id for member in chosen or ()}
+
+    async def _work_through_epochs(self) -> None:
+        while True:
+            tables = self.tables()
+            if len(tables) < len(self.network.chains):
+                await trio.sleep(POLL_S)
+                continue
+            epoch = registered(self.network, tables)
+            if epoch is None:
+                await self._ceremony(tables)
+                continue
+            self.epoch = epoch
+            await self._one_epoch(epoch, tables)
+
+    async def _ceremony(self, tables: Mapping[ChainId, Table]) -> None:
+        """Take part in the first ceremony if we are a candidate; wait for the registration."""
+        members = candidates(self.network, tables)
+        self.phase = "waiting"
+        if members is None or self.keys.address not in {m.address for m in members}:
+            await trio.sleep(POLL_S)
+            return
+        committee = committee_of(self.network, 1, members)
+        password = self.config.password()
+        share = await trio.to_thread.run_sync(load_share, self.config.keys, 1, password)
+        if share is None:
+            self.phase = "ceremony"
+            await self._generate(committee, password)
+        else:
+            self._show_key(committee, share)
+            await trio.sleep(POLL_S)
+
+    async def _generate(self, committee: Committee, password: str) -> None:
+        """Run the ceremony, save the share, and stay until the epoch is registered everywhere."""
+        self.p2p.allow(
+            frozenset(member.peer_id for member in committee.members),
+            frozenset(bonded_peers(self.network, self.tables()).values()),
+        )
+        genesis = self.genesis = Genesis(committee, self.keys, self.p2p)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(genesis.run)
+            nursery.start_soon(self._pump, genesis)
+            await genesis.done.wait()
+            assert genesis.share is not None
+            await trio.to_thread.run_sync(
+                save_share, self.config.keys, 1, genesis.share, password, self._work
+            )
+            self._show_key(committee, genesis.share)
+            await self._until_registered()
+            nursery.cancel_scope.cancel()
+
+    async def _until_registered(self) -> None:
+        hub = self.watchers[self.network.hub]
+        while registered(self.network, self.tables()) is None:
+            with trio.move_on_after(POLL_S):
+                await hub.moved.wait()
+
+    async def _pump(self, genesis: Genesis) -> None:
+        while True:
+            item = await self.p2p.inbox.receive()
+            self.p2p.report(item.peer, genesis.take_inbound(item))
+
+    def _show_key(self, committee: Committee, share: KeyShare) -> None:
+        self.phase = "registering"
+        self.generated = {
+            "epoch": committee.epoch,
+            "group_key": "0x" + share.group.x_only.hex(),
+            "config": "0x" + committee.config.hex(),
+            "members": ["0x" + member.address.hex() for member in committee.members],
+        }
+
+    generated: dict[str, Any] | None = None
+
+    async def _one_epoch(self, epoch: Epoch, tables: Mapping[ChainId, Table]) -> None:
+        peers = bonded_peers(self.network, tables)
+        if self.keys.address not in epoch.members:
+            self.phase = "follower"
+            await trio.sleep(POLL_S)
+            return
+        members = tuple(Member(address, peers.get(address, b"")) for address in epoch.members)
+        committee = committee_of(self.network, epoch.number, members)
+        if committee.config != epoch.config:
+            raise ConfigError(
+                "the registered committee has another config than this node computes",
+                where="network.json",
+                remedy="this node's descriptor or parameters differ from the network's: "
+                "copy network.json again from whoever deployed the contracts",
+            )
+        password = self.config.password()
+        share = await trio.to_thread.run_sync(load_share, self.config.keys, epoch.number, password)
+        if share is None or int.from_bytes(share.group.x_only, "big") != epoch.group_key:
+            raise ConfigError(
+                f"this keeper has no key share for epoch {epoch.number}",
+                where=str(self.config.keys),
+                remedy="restore the share from a backup, or have the committee repair it",
+            )
+        self.phase = "member"
+        self.work = MemberWork(self.parts, self.config, committee, share)
+        await self.work.run()
+
+    # what is shown
+
+    def routes(self) -> dict[str, Any]:
+        """Return the HTTP routes of this node."""
+        return {
+            "/livez": lambda _: Response(b'{"live": true}'),
+            "/readyz": lambda _: self.health().response(),
+            "/metrics": lambda _: Response(
+                self.metrics.exposition(), content_type="text/plain; version=0.0.4"
+            ),
+            "/status": lambda _: status.json_response(self.status()),
+        }
+
+    def health(self) -> status.Health:
+        """Return whether this node does its work, and why not."""
+        linked = sum(row.connected and row.role.value == "committee" for row in self.p2p.peers())
+        progress = None if self.work is None else self.work.session.progress
+        needed = 0 if self.work is None else self.work.session.committee.quorum - 1
+        return status.judge(
+            self.phase,
+            {chain: watcher.trouble for chain, watcher in self.watchers.items()},
+            status.now(),
+            progress.final_at if progress and progress.finals else None,
+            progress.sealed_at if progress and progress.seals else None,
+            linked,
+            needed,
+        )
+
+    def status(self) -> dict[str, Any]:
+        """Return everything `keeper status` shows."""
+        finals, seals = self.archive.counts()
+        value: dict[str, Any] = {
+            "version": __version__,
+            "address": self.keys.address,
+            "peer": peer_id_text(self.keys.peer_id),
+            "listening": list(self.p2p.addresses),
+            "mode": self.config.mode,
+            "phase": self.phase,
+            "keccak": hashing.BACKEND,
+            "health": {"ready": self.health().ready, "reasons": list(self.health().reasons)},
+            "generated": self.generated,
+            "missing": list(self.genesis.missing()) if self.genesis else [],
+            "finals": finals,
+            "seals": seals,
+            "lanes": {lane.value: lane_address(self.keys.operator, lane) for lane in Lane},
+            "chains": {
+                str(chain): {
+                    "final": watcher.index.newest.number if watcher.index.newest else None,
+                    "records": len(watcher.index.newest.table) if watcher.index.newest else 0,
+                    "trouble": watcher.trouble,
+                }
+                for chain, watcher in self.watchers.items()
+            },
+            "evidence": len(self.evidence),
+            "peers": [
+                {
+                    "peer": peer_id_text(row.peer),
+                    "role": row.role.value,
+                    "connected": row.connected,
+                    "round_trip_ms": None if row.round_trip_s is None else row.round_trip_s * 1000,
+                    "score": row.score,
+                    "standing": row.standing.value,
+                    "received": row.received_bytes,
+                    "sent": row.sent_bytes,
+                    "drops": {reason.value: count for reason, count in row.drops},
+                }
+                for row in self.p2p.peers()
+            ],
+        }
+        if self.work is not None:
+            value |= self.work.status()
+        return value
+
+
+async def check_endpoint(chain: ChainId, url: str) -> None:
+    """Make sure an endpoint answers and serves this chain.
+
+    Raises:
+        UnreachableError: nobody answers.
+        ConfigError: it is another chain.
+    """
+    rpc = connect(url)
+    answer: str | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rpc.run)
+            with trio.move_on_after(CONNECT_S):
+                while answer is None:
+                    try:
+                        answer = await rpc.call("eth_chainId")
+                    except RemoteFault:
+                        await trio.sleep(POLL_S)
+            nursery.cancel_scope.cancel()
+    finally:
+        await rpc.aclose()
+    if answer is None:
+        raise UnreachableError(
+            f"chain {chain} cannot be reached",
+            where=url,
+            remedy="start the endpoint, or mend [chains] in keeper.toml",
+        )
+    if int(answer, 16) != chain:
+        raise ConfigError(
+            f"the endpoint serves chain {int(answer, 16)}, not {chain}",
+            where=url,
+            remedy="mend [chains] in keeper.toml",
+        )

@@ -1,0 +1,90 @@
+"""Once a tick: what the watchers saw becomes one signed observation.
+
+a third of a tick before ─▶ prices, until it starts ───┐
+indexes ─▶ recent final blocks ────────────────────────┼─▶ body ─▶ signature ─▶ gossip
+bids heard since ──────────────────────────────────────┘             └──▶ own agreement
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import trio
+
+from keeper.network import NetworkSpec
+from keeper.observe import observation
+from keeper.observe.observation import (
+    MAX_SEEN,
+    ObservationBody,
+    SeenCommitment,
+    SeenPrice,
+)
+from keeper.observe.service import Watcher
+from keeper.units import ChainId
+from p2p.agreement.signing import Signer, sign_observation
+from p2p.types import Committee, SignedObservation
+
+Seen = Callable[[], tuple[Sequence[SeenCommitment], Sequence[bytes]]]
+"""Returns the bid commitments and the hashes of reveals heard and still of interest."""
+
+
+class Observer:
+    """Makes this keeper's observations."""
+
+    def __init__(
+        self,
+        network: NetworkSpec,
+        committee: Committee,
+        signer: Signer,
+        watchers: Mapping[ChainId, Watcher],
+        seen: Seen,
+        emit: Callable[[SignedObservation], None],
+    ) -> None:
+        self._network, self._committee, self._signer = network, committee, signer
+        self._watchers, self._seen, self._emit = watchers, seen, emit
+
+    async def run(self) -> None:
+        """Observe at the start of every tick until cancelled."""
+        lead_s = self._network.tick_ms / 3000
+        while True:
+            elapsed = time.time() * 1000 - self._network.genesis_time_ms
+            tick = max(0, int((elapsed + lead_s * 1000) // self._network.tick_ms) + 1)
+            start = (self._network.genesis_time_ms + tick * self._network.tick_ms) / 1000
+            await trio.sleep(max(0.0, start - lead_s - time.time()))
+            prices = await self._prices(lead_s)
+            await trio.sleep(max(0.0, start - time.time()))
+            self._emit(self.observe(tick, prices))
+
+    async def _prices(self, patience_s: float) -> tuple[SeenPrice, ...]:
+        """Return the newest price per market of all chains that answer in time."""
+        newest: dict[bytes, SeenPrice] = {}
+
+        async def ask(watcher: Watcher) -> None:
+            for price in await watcher.prices():
+                known = newest.get(price.market)
+                if known is None or price.published_at > known.published_at:
+                    newest[price.market] = price
+
+        with trio.move_on_after(patience_s):
+            async with trio.open_nursery() as nursery:
+                for watcher in self._watchers.values():
+                    nursery.start_soon(ask, watcher)
+        return tuple(newest[market] for market in sorted(newest))
+
+    def observe(self, tick: int, prices: tuple[SeenPrice, ...]) -> SignedObservation:
+        """Return the signed observation of a tick."""
+        heads = [head for _, w in sorted(self._watchers.items()) for head in w.index.recent()]
+        commitments, reveals = self._seen()
+        body = ObservationBody(
+            tick,
+            tuple(sorted(heads, key=lambda head: (head.chain, head.number))),
+            prices,
+            tuple(sorted(commitments))[-MAX_SEEN:],
+            tuple(sorted(set(reveals)))[-MAX_SEEN:],
+        )
+        return sign_observation(
+            self._committee,
+            self._signer,
+            tick,
+            body.roots(),
+            observation.encode(body),
+        )
