@@ -20,10 +20,12 @@
 """
 from keeper.contracts import IAwards
 from keeper.contracts import IBonds
-from keeper.contracts import ISnapshots
 from keeper.contracts import IVenue
 from keeper.contracts import awarding
 from keeper.contracts import proofs
+from keeper.contracts import sealing
+
+initializes: sealing
 
 implements: IAwards
 
@@ -53,8 +55,6 @@ VOIDED: constant(uint8) = 2
 ATTESTATION_TYPE: constant(bytes32) = keccak256("Attestation(bytes32 network,uint32 epoch,uint64 chain,address contract,bytes32 eventHash)")
 HEALED_TYPE: constant(bytes32) = keccak256("Healed(bytes32 task)")
 
-SNAPSHOTS: immutable(ISnapshots)
-NETWORK: immutable(bytes32)
 BONDS: immutable(IBonds)
 
 state: public(HashMap[bytes32, uint8])
@@ -67,8 +67,7 @@ def __init__(snapshots: address, bonds: address):
     @param snapshots The Snapshots contract of this chain.
     @param bonds The Bonds contract if this chain is the hub, else the zero address.
     """
-    SNAPSHOTS = ISnapshots(snapshots)
-    NETWORK = staticcall SNAPSHOTS.network()
+    sealing.__init__(snapshots)
     BONDS = IBonds(bonds)
 
 
@@ -97,10 +96,12 @@ def execute(
     """
     assert self.state[award.task] == OPEN, "awards: task is done"
     assert size <= award.max_size, "awards: above the awarded size"
-    rank: uint256 = self._rank(award)
-    assert staticcall SNAPSHOTS.check(seal), "awards: not sealed"
+    rank: uint256 = self._rank(
+        award.ranks, award.start, award.exclusive, award.step, award.open_at
+    )
+    sealing._require(seal)
     leaf: bytes32 = awarding._leaf(
-        NETWORK, seal.epoch, convert(chain.id, uint64), self, award
+        sealing.NETWORK, seal.epoch, convert(chain.id, uint64), self, award
     )
     assert proofs._included(leaf, seal.root, proof), "awards: not in the root"
     self.state[award.task] = EXECUTED
@@ -137,12 +138,12 @@ def void(seal: proofs.Seal, proof: DynArray[bytes32, proofs.MAX_PROOF], task: by
     @dev The attestation's event hash is keccak(abi.encode(keccak("Healed(bytes32 task)"), task)).
     """
     assert self.state[task] == OPEN, "awards: task is done"
-    assert staticcall SNAPSHOTS.check(seal), "awards: not sealed"
+    sealing._require(seal)
     leaf: bytes32 = keccak256(
         keccak256(
             abi_encode(
                 ATTESTATION_TYPE,
-                NETWORK,
+                sealing.NETWORK,
                 seal.epoch,
                 convert(chain.id, uint64),
                 self,
@@ -158,22 +159,26 @@ def void(seal: proofs.Seal, proof: DynArray[bytes32, proofs.MAX_PROOF], task: by
 
 @internal
 @view
-def _rank(award: awarding.Award) -> uint256:
+def _rank(
+    ranks: DynArray[address, awarding.MAX_RANKS],
+    start: uint64,
+    exclusive: uint64,
+    step: uint64,
+    open_at: uint64,
+) -> uint256:
     # the caller's rank, or the number of ranks for a bonded stranger
     now: uint64 = convert(block.number, uint64)
-    assert now >= award.start, "awards: too early"
-    late: bool = now >= award.start + award.exclusive
+    assert now >= start, "awards: too early"
+    late: bool = now >= start + exclusive
+    if not late and len(ranks) != 0 and ranks[0] == msg.sender:
+        return 0
     rank: uint256 = 0
-    for keeper: address in award.ranks:
-        if keeper == msg.sender:
-            if rank == 0 and not late:
-                return 0
-            if rank != 0 and now >= award.start + award.exclusive + (
-                convert(rank, uint64) - 1
-            ) * award.step:
+    for keeper: address in ranks:
+        if keeper == msg.sender and rank != 0:
+            if now >= start + exclusive + (convert(rank, uint64) - 1) * step:
                 return rank
         rank += 1
-    assert late and now >= award.open_at, "awards: not your turn"
+    assert late and now >= open_at, "awards: not your turn"
     assert BONDS.address != empty(address), "awards: only ranks on this chain"
     assert staticcall BONDS.is_active(msg.sender), "awards: not bonded"
     return max(rank, 1)

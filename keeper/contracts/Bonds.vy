@@ -17,10 +17,12 @@
 """
 from keeper.contracts import IAwards
 from keeper.contracts import IBonds
-from keeper.contracts import ISnapshots
 from keeper.contracts import awarding
 from keeper.contracts import heads
 from keeper.contracts import proofs
+from keeper.contracts import sealing
+
+initializes: sealing
 
 implements: IBonds
 
@@ -82,8 +84,6 @@ PPM: constant(uint256) = 1_000_000
 VOTE_TYPE: constant(bytes32) = keccak256("Vote(uint32 epoch,bytes32 config,uint8 kind,uint64 view,bytes32 digest)")
 PENALTY_TYPE: constant(bytes32) = keccak256("Penalty(bytes32 network,uint32 epoch,uint64 chain,address contract,bytes32 task,address keeper,uint256 amount,address beneficiary,uint64 nonce)")
 
-SNAPSHOTS: immutable(ISnapshots)
-NETWORK: immutable(bytes32)
 DOMAIN: immutable(bytes32)
 INSURANCE: immutable(address)
 MIN_BOND: immutable(uint256)  # wei
@@ -126,9 +126,8 @@ def __init__(
     assert insurance != empty(address), "bonds: no insurance"
     assert lock_life < unbonding, "bonds: locks outlive unbonding"
     assert reward_ppm <= PPM // 2, "bonds: reward too large"
-    SNAPSHOTS = ISnapshots(snapshots)
-    NETWORK = staticcall SNAPSHOTS.network()
-    DOMAIN = heads._domain(NETWORK)
+    sealing.__init__(snapshots)
+    DOMAIN = heads._domain(sealing.NETWORK)
     INSURANCE = insurance
     MIN_BOND = min_bond
     UNBONDING = unbonding
@@ -319,8 +318,8 @@ def lock(
     """
     assert len(award.ranks) != 0, "bonds: nobody awarded"
     assert not self.lock_taken[award.task], "bonds: task was locked"
-    assert staticcall SNAPSHOTS.check(seal), "bonds: not sealed"
-    leaf: bytes32 = awarding._leaf(NETWORK, seal.epoch, place, awards, award)
+    sealing._require(seal)
+    leaf: bytes32 = awarding._leaf(sealing.NETWORK, seal.epoch, place, awards, award)
     assert proofs._included(leaf, seal.root, proof), "bonds: not in the root"
     keeper: address = award.ranks[0]
     stake: Stake = self._stake(keeper)
@@ -381,12 +380,12 @@ def penalise(
     """
     @notice Take a penalty that was proven on another chain, by certificate.
     """
-    assert staticcall SNAPSHOTS.check(seal), "bonds: not sealed"
+    sealing._require(seal)
     leaf: bytes32 = keccak256(
         keccak256(
             abi_encode(
                 PENALTY_TYPE,
-                NETWORK,
+                sealing.NETWORK,
                 seal.epoch,
                 convert(chain.id, uint64),
                 self,

@@ -26,9 +26,11 @@
 """
 from keeper.contracts import AggregatorV3
 from keeper.contracts import IAwards
-from keeper.contracts import ISnapshots
 from keeper.contracts import IVenue
 from keeper.contracts import proofs
+from keeper.contracts import sealing
+
+initializes: sealing
 
 implements: IVenue
 
@@ -102,8 +104,6 @@ FUNDING_ONE: constant(int256) = 10**12
 FLAG_LIFE: constant(uint64) = 1_000  # blocks a flag may be used after `public_after`
 SHARES: constant(uint256[4]) = [60, 15, 15, 10]  # percent: insurance, committee, consistency, protocol
 
-SNAPSHOTS: immutable(ISnapshots)
-NETWORK: immutable(bytes32)
 AWARDS: immutable(address)
 HOUSE: immutable(bytes32)  # the venue's own account
 POT: immutable(bytes32)  # prices paid by winners, until `distribute`
@@ -141,11 +141,10 @@ def __init__(
     @param public_after Blocks between `flag` and `liquidate_public`.
     @param markets Markets and their parameters, for good.
     """
-    SNAPSHOTS = ISnapshots(snapshots)
-    NETWORK = staticcall SNAPSHOTS.network()
+    sealing.__init__(snapshots)
     AWARDS = awards
     HOUSE = house
-    POT = keccak256(abi_encode(NETWORK, self, convert(1, uint256)))  # account 0 is the house
+    POT = keccak256(abi_encode(sealing.NETWORK, self, convert(1, uint256)))  # account 0 is the house
     RECEIVERS = receivers
     PUBLIC_AFTER = public_after
     for market: Market in markets:
@@ -305,12 +304,12 @@ def apply_credit(
     requested: uint64 = self.request_nonce[account]
     assert nonce > credit.nonce, "perps: decision used"
     assert nonce >= requested, "perps: a newer request is open"
-    assert staticcall SNAPSHOTS.check(seal), "perps: not sealed"
+    sealing._require(seal)
     leaf: bytes32 = keccak256(
         keccak256(
             abi_encode(
                 CREDIT_TYPE,
-                NETWORK,
+                sealing.NETWORK,
                 seal.epoch,
                 convert(chain.id, uint64),
                 self,
@@ -502,7 +501,7 @@ def distribute() -> uint256:
 @internal
 @view
 def _account(owner: address, index: uint256) -> bytes32:
-    return keccak256(abi_encode(NETWORK, owner, index))
+    return keccak256(abi_encode(sealing.NETWORK, owner, index))
 
 
 @internal

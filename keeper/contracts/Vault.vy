@@ -17,9 +17,11 @@
     stolen group key cannot send tokens anywhere else at once. Nobody owns this contract.
 """
 from ethereum.ercs import IERC20
-from keeper.contracts import ISnapshots
 from keeper.contracts import IVenue
 from keeper.contracts import proofs
+from keeper.contracts import sealing
+
+initializes: sealing
 
 event Balance:
     account: indexed(bytes32)
@@ -77,8 +79,6 @@ STOP_TYPE: constant(bytes32) = keccak256("Stop(bytes32 leaf)")
 MAX_RULES: constant(uint256) = 16
 MAX_VENUES: constant(uint256) = 4
 
-SNAPSHOTS: immutable(ISnapshots)
-NETWORK: immutable(bytes32)
 BIG_DELAY: immutable(uint64)  # blocks
 EXIT_DELAY: immutable(uint64)  # blocks
 VENUES: immutable(DynArray[address, MAX_VENUES])
@@ -107,8 +107,7 @@ def __init__(
     @param rules Size above which a decision about a token waits.
     @param venues Venues of this chain, asked before an exit.
     """
-    SNAPSHOTS = ISnapshots(snapshots)
-    NETWORK = staticcall SNAPSHOTS.network()
+    sealing.__init__(snapshots)
     BIG_DELAY = big_delay
     EXIT_DELAY = exit_delay
     VENUES = venues
@@ -222,7 +221,7 @@ def release(
     assert (
         self.requests[account][token] == keccak256(abi_encode(amount, to, nonce))
     ), "vault: no such request"
-    assert staticcall SNAPSHOTS.check(seal), "vault: not sealed"
+    sealing._require(seal)
     leaf: bytes32 = self._place_leaf(
         RELEASE_TYPE, seal.epoch, abi_encode(account, token, amount, to, nonce, expiry)
     )
@@ -269,7 +268,7 @@ def transfer(
     assert source != to, "vault: same account"
     id: bytes32 = keccak256(abi_encode(source, to, token, amount, nonce))
     assert not self.spent[id], "vault: decision used"
-    assert staticcall SNAPSHOTS.check(seal), "vault: not sealed"
+    sealing._require(seal)
     leaf: bytes32 = self._place_leaf(
         TRANSFER_TYPE, seal.epoch, abi_encode(source, to, token, amount, nonce, expiry)
     )
@@ -319,7 +318,7 @@ def stop(seal: proofs.Seal, proof: DynArray[bytes32, proofs.MAX_PROOF], leaf: by
     """
     pending: Pending = self.queued[leaf]
     assert pending.ready != 0, "vault: nothing queued"
-    assert staticcall SNAPSHOTS.check(seal), "vault: not sealed"
+    sealing._require(seal)
     attested: bytes32 = self._place_leaf(
         ATTESTATION_TYPE, seal.epoch, abi_encode(keccak256(abi_encode(STOP_TYPE, leaf)))
     )
@@ -360,11 +359,11 @@ def challenge_exit(
     """
     assert self.exit_at[account] != 0, "vault: no exit under way"
     assert limit != 0, "vault: empty credit"
-    assert staticcall SNAPSHOTS.check(seal), "vault: not sealed"
+    sealing._require(seal)
     leaf: bytes32 = keccak256(
         keccak256(
             abi_encode(
-                CREDIT_TYPE, NETWORK, seal.epoch, place, venue, account, limit, nonce, expiry
+                CREDIT_TYPE, sealing.NETWORK, seal.epoch, place, venue, account, limit, nonce, expiry
             )
         )
     )
@@ -394,7 +393,7 @@ def exit(index: uint256, token: address, to: address):
 @internal
 @view
 def _account(owner: address, index: uint256) -> bytes32:
-    return keccak256(abi_encode(NETWORK, owner, index))
+    return keccak256(abi_encode(sealing.NETWORK, owner, index))
 
 
 @internal
@@ -404,7 +403,7 @@ def _place_leaf(type_hash: bytes32, epoch: uint32, fields: Bytes[192]) -> bytes3
         keccak256(
             concat(
                 type_hash,
-                NETWORK,
+                sealing.NETWORK,
                 convert(epoch, bytes32),
                 convert(chain.id, bytes32),
                 convert(self, bytes32),

@@ -141,10 +141,10 @@ def test_too_few_signatures(arena: World) -> None:
     fields, sealed, leaf = award(arena)
     *rest, s = sealed.seal
     forged = Sealed((*rest, s - 1), sealed.leaves)
-    with arena.reverts("snapshots: bad seal"):
+    with arena.reverts("seal: not valid"):
         execute(arena, forged, leaf, fields, sender="keeper 0")
     thief = arena.seal(leaf, key=PrivateKey(keccak(b"one share")))
-    with arena.reverts("snapshots: bad seal"):
+    with arena.reverts("seal: not valid"):
         execute(arena, thief, leaf, fields, sender="keeper 0")
     execute(arena, sealed, leaf, fields, sender="keeper 0")
 
@@ -314,10 +314,10 @@ def test_a_seal_of_an_expired_epoch(arena: World) -> None:
     kept = (*old.seal[:3], 0, 0, 0)
     rotate(arena)
     arena.call("ETH feed", "set_answer", 1_800 * E8, sender="deployer")
-    with arena.reverts("snapshots: bad seal"):
+    with arena.reverts("seal: not valid"):
         execute(arena, sealed, leaf, fields, sender="keeper 1")
     for seal, reason in (
-        (old.seal, "snapshots: bad seal"),
+        (old.seal, "seal: not valid"),
         (kept, "snapshots: expired epoch"),
     ):
         with arena.reverts(reason):

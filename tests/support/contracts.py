@@ -52,6 +52,8 @@ class Receipt:
     logs: tuple[tuple[bytes, tuple[bytes, ...], bytes], ...]
     gas: int
     execution: int
+    inner: tuple[tuple[bytes, int], ...] = ()
+    """Calls this one made: (whom, gas they used)."""
 
     @property
     def value(self) -> Any:
@@ -82,6 +84,11 @@ def make_seal(key: PrivateKey, epoch: int, view: int, root: bytes) -> tuple[Any,
     sig = key.sign_schnorr(leaves.seal_message(NETWORK, epoch, view, root))
     rx, s = sig[:32], sig[32:]
     return (epoch, view, root, int.from_bytes(rx, "big"), lift_even(rx), int.from_bytes(s, "big"))
+
+
+def intrinsic(data: bytes) -> int:
+    """Return what a transaction costs before its first instruction."""
+    return 21_000 + sum(16 if byte else 4 for byte in data)
 
 
 def compact(key: bytes, digest: bytes) -> tuple[bytes, bytes]:
@@ -230,15 +237,17 @@ class World:
         )
         if result.is_error:
             raise Reverted(_reason(bytes(result.output)) or repr(result.error))
-        intrinsic = 21_000 + sum(16 if byte else 4 for byte in data)
-        used = intrinsic + int(result.get_gas_used())
+        used = intrinsic(data) + int(result.get_gas_used())
         used -= min(used // 5, int(result.get_gas_refund()))
         logs = tuple(
             (bytes(at), tuple(t.to_bytes(32, "big") for t in topics), bytes(blob))
             for at, topics, blob in result.get_log_entries()
         )
         values = tuple(decode([abi_type(o) for o in entry["outputs"]], bytes(result.output)))
-        return Receipt(values, logs, used, int(result.get_gas_used()))
+        inner = tuple(
+            (bytes(call.msg.code_address), int(call.get_gas_used())) for call in result.children
+        )
+        return Receipt(values, logs, used, int(result.get_gas_used()), inner)
 
     @contextmanager
     def reverts(self, reason: str) -> Iterator[None]:
@@ -303,9 +312,9 @@ MEMBERS = 4
 """Operators of the test committee: the smallest that tolerates one fault."""
 
 
-def members() -> list[bytes]:
+def members(count: int = MEMBERS) -> list[bytes]:
     """Return the operators' addresses in member order."""
-    return [address_of(World.key(f"operator {i}")) for i in range(MEMBERS)]
+    return [address_of(World.key(f"operator {i}")) for i in range(count)]
 
 
 def perps_markets(world: World) -> list[tuple[object, ...]]:
@@ -314,7 +323,7 @@ def perps_markets(world: World) -> list[tuple[object, ...]]:
     return [(ETH_USD, world.at["ETH feed"], *rules), (BTC_USD, world.at["BTC feed"], *rules)]
 
 
-def build_world(exact: bool = False) -> World:
+def build_world(exact: bool = False, operators: int = MEMBERS) -> World:
     """Deploy a whole hub chain: committee, snapshots, bonds, awards, perps, vault, token, feeds."""
     world = World(exact=exact)
     world.env.evm.patch.block_number = 1_000
@@ -322,7 +331,8 @@ def build_world(exact: bool = False) -> World:
     world.deploy("Committee", NETWORK, 10, 100)
     group_key = int.from_bytes(world.group.public_key.format()[1:], "big")
     world.call(
-        *("Committee", "genesis", EPOCH, group_key, keccak(b"config"), members()), sender="deployer"
+        *("Committee", "genesis", EPOCH, group_key, keccak(b"config"), members(operators)),
+        sender="deployer",
     )
     world.deploy("Snapshots", world.at["Committee"])
     day = 86_400
