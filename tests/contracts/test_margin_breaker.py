@@ -1,0 +1,248 @@
+"""`Breaker.vy`: certified grades, curses, pauses with their grace, and limits on flows."""
+
+import random
+from typing import Any
+
+import pytest
+
+from keeper import leaves
+from keeper.hashing import keccak
+from keeper.margin.breaker import EVERYWHERE, Action, Level, chain_scope
+from keeper.margin.flow import NetOutflow, Refused, TokenBucket
+from keeper.parameters import Parameters
+from keeper.units import ChainId, symbol
+from tests.support.contracts import Receipt, World
+
+GRACE = 300
+HERE = chain_scope(ChainId(10))
+LANE = symbol("lane:1:10")
+USDC = symbol("USDC@vault")
+FOREVER = 2**256 - 1
+
+
+@pytest.fixture
+def breaker(world: World) -> World:
+    world.deploy("Breaker", world.at["Snapshots"], world.actor("governor"), GRACE)
+    world.call("Breaker", "set_guard", world.actor("guard"), True, sender="governor")
+    return world
+
+
+def change(world: World, **fields: Any) -> Receipt:
+    """Seal a change and bring it."""
+    base = {"scope": HERE, "action": Action.WITHDRAW, "level": Level.STOP, "nonce": 1, "until": 0}
+    values = {**base, **fields}
+    leaf = leaves.breaker_change_leaf(*world.place("Breaker"), **values)
+    sealed = world.seal(leaf)
+    used = world.call("Breaker", "change", sealed.seal, sealed.proof(leaf), *values.values())
+    assert world.events(used, "Breaker", "LeafUsed") == [{"leaf": leaf}]
+    return used
+
+
+def level(world: World, action: Action, scope: bytes = HERE) -> int:
+    return int(world.call("Breaker", "level", scope, action).value)
+
+
+def test_a_certified_change_holds_until_its_block_or_its_release(breaker: World) -> None:
+    last = breaker.block + 5
+    used = change(breaker, until=last)
+    assert breaker.events(used, "Breaker", "Graded") == [
+        {"scope": HERE, "action": 2, "level": 2, "nonce": 1, "until": last}
+    ]
+    assert level(breaker, Action.WITHDRAW) == Level.STOP
+    assert level(breaker, Action.OPEN) == Level.CLOSED
+    assert level(breaker, Action.WITHDRAW, symbol("elsewhere")) == Level.CLOSED
+    with breaker.reverts("breaker: stopped"):
+        breaker.call("Breaker", "require_open", HERE, Action.WITHDRAW)
+    breaker.mine(5)
+    assert level(breaker, Action.WITHDRAW) == Level.STOP
+    breaker.mine(1)
+    assert level(breaker, Action.WITHDRAW) == Level.CLOSED
+    change(breaker, nonce=2)
+    breaker.mine(10_000)
+    assert level(breaker, Action.WITHDRAW) == Level.STOP
+    change(breaker, nonce=3, level=Level.SLOW)
+    assert level(breaker, Action.WITHDRAW) == Level.SLOW
+    breaker.call("Breaker", "require_open", HERE, Action.WITHDRAW)
+    change(breaker, nonce=4, level=Level.CLOSED)
+    assert level(breaker, Action.WITHDRAW) == Level.CLOSED
+
+
+def test_the_strictest_of_scope_and_everywhere_holds(breaker: World) -> None:
+    change(breaker, scope=EVERYWHERE, action=Action.OPEN, level=Level.SLOW)
+    assert level(breaker, Action.OPEN, symbol("any")) == Level.SLOW
+    change(breaker, action=Action.OPEN, level=Level.STOP)
+    assert level(breaker, Action.OPEN) == Level.STOP
+    change(breaker, scope=EVERYWHERE, action=Action.OPEN, level=Level.STOP, nonce=2)
+    assert level(breaker, Action.OPEN, EVERYWHERE) == Level.STOP
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"level": Level.CLOSED}, "breaker: not in the root"),
+        ({"scope": EVERYWHERE}, "breaker: not in the root"),
+        ({"action": Action.OPEN}, "breaker: not in the root"),
+        ({"until": 7}, "breaker: not in the root"),
+        ({"nonce": 2}, "breaker: not in the root"),
+        ({"nonce": 0}, "breaker: old nonce"),
+        ({"action": 6}, "breaker: no such action"),
+        ({"level": 4}, "breaker: no such level"),
+        ({"action": Action.REDUCE}, "breaker: reducing is never stopped"),
+    ],
+)
+def test_other_fields_than_the_sealed_ones_are_refused(
+    breaker: World, wrong: dict[str, int | bytes], why: str
+) -> None:
+    fields = {"scope": HERE, "action": 2, "level": 2, "nonce": 1, "until": 0}
+    leaf = leaves.breaker_change_leaf(*breaker.place("Breaker"), **fields)  # type: ignore[arg-type]  # the values are those of the parameters
+    sealed = breaker.seal(leaf)
+    changed = {**fields, **wrong}
+    with breaker.reverts(why):
+        breaker.call("Breaker", "change", sealed.seal, sealed.proof(leaf), *changed.values())
+
+
+def test_a_change_is_used_once_and_an_older_one_never(breaker: World) -> None:
+    change(breaker, nonce=5)
+    for nonce in (5, 4):
+        with breaker.reverts("breaker: old nonce"):
+            change(breaker, nonce=nonce, level=Level.CLOSED)
+
+
+def test_a_change_for_another_chain_contract_or_epoch_is_refused(breaker: World) -> None:
+    network, epoch, chain, contract = breaker.place("Breaker")
+    fields = {"scope": HERE, "action": 2, "level": 2, "nonce": 1, "until": 0}
+    for place in (
+        (keccak(b"other"), epoch, chain, contract),
+        (network, epoch + 1, chain, contract),
+        (network, epoch, chain + 1, contract),
+        (network, epoch, chain, breaker.at["Vault"]),
+    ):
+        leaf = leaves.breaker_change_leaf(*place, **fields)  # type: ignore[arg-type]  # the values are those of the parameters
+        sealed = breaker.seal(leaf)
+        with breaker.reverts("breaker: not in the root"):
+            breaker.call("Breaker", "change", sealed.seal, sealed.proof(leaf), *fields.values())
+
+
+def test_a_curse_is_lifted_by_governance_only(breaker: World) -> None:
+    change(breaker, action=Action.REDUCE, level=Level.CURSED, until=1)
+    breaker.mine(100)
+    assert level(breaker, Action.REDUCE) == Level.CURSED  # and it has no end of its own
+    with breaker.reverts("breaker: cursed"):
+        change(breaker, action=Action.REDUCE, level=Level.CLOSED, nonce=2)
+    with breaker.reverts("breaker: not the governor"):
+        breaker.call("Breaker", "lift", HERE, Action.REDUCE)
+    with breaker.reverts("breaker: not cursed"):
+        breaker.call("Breaker", "lift", HERE, Action.OPEN, sender="governor")
+    breaker.call("Breaker", "lift", HERE, Action.REDUCE, sender="governor")
+    assert level(breaker, Action.REDUCE) == Level.CLOSED
+    with breaker.reverts("breaker: old nonce"):
+        change(breaker, action=Action.REDUCE, level=Level.CURSED)  # the old leaf is spent
+    change(breaker, action=Action.REDUCE, level=Level.CURSED, nonce=2)
+
+
+def test_after_a_pause_liquidations_wait_for_the_grace(breaker: World) -> None:
+    with breaker.reverts("breaker: not the governor"):
+        breaker.call("Breaker", "pause", HERE)
+    with breaker.reverts("breaker: not paused"):
+        breaker.call("Breaker", "unpause", HERE, sender="governor")
+    breaker.call("Breaker", "pause", HERE, sender="governor")
+    stopped = [level(breaker, action) for action in Action]
+    assert stopped == [2, 2, 2, 0, 2, 0]
+    done = breaker.call("Breaker", "unpause", HERE, sender="governor")
+    at = breaker.now + GRACE
+    assert breaker.events(done, "Breaker", "Unpaused") == [{"scope": HERE, "liquidate_at": at}]
+    assert [level(breaker, action) for action in Action] == [0, 0, 0, 0, 2, 0]
+    breaker.mine(1, GRACE - 1)
+    assert level(breaker, Action.LIQUIDATE) == Level.STOP
+    breaker.mine(1, 1)
+    assert level(breaker, Action.LIQUIDATE) == Level.CLOSED
+
+
+def test_a_lane_is_the_token_bucket_of_the_model(breaker: World) -> None:
+    capacity, rate = 1_000_000, 700
+    breaker.call("Breaker", "set_lane", LANE, False, capacity, rate, sender="governor")
+    bucket, draw = TokenBucket(capacity, rate, capacity, breaker.now), random.Random(5)
+    refusals = 0
+    for _ in range(60):
+        breaker.mine(1, draw.randrange(400))
+        amount = draw.choice([0, 1, 999, 250_000, 600_000, capacity, capacity + 1])
+        expected = bucket.take(amount, breaker.now)
+        wait = breaker.call("Breaker", "wait", LANE, False, amount).value
+        if isinstance(expected, Refused):
+            refusals += 1
+            assert wait == (FOREVER if expected.wait_s is None else expected.wait_s)
+            why = "lane is empty" if amount <= capacity else "above the lane's capacity"
+            with breaker.reverts(f"breaker: {why}"):
+                breaker.call("Breaker", "consume", LANE, False, amount, sender="guard")
+        else:
+            assert wait == 0
+            breaker.call("Breaker", "consume", LANE, False, amount, sender="guard")
+            bucket = expected
+            assert breaker.call("Breaker", "available", LANE, False).value == bucket.tokens
+    assert 5 < refusals < 55
+
+
+def test_lanes_are_separate_and_closed_until_set(breaker: World) -> None:
+    breaker.call("Breaker", "set_lane", LANE, True, 100, 1, sender="governor")
+    with breaker.reverts("breaker: above the lane's capacity"):
+        breaker.call("Breaker", "consume", LANE, False, 1, sender="guard")
+    with breaker.reverts("breaker: not a guard"):
+        breaker.call("Breaker", "consume", LANE, True, 1)
+    for bad in ((100, 0), (100, 100), (2**128, 5)):
+        with breaker.reverts("breaker: bad rate"):
+            breaker.call("Breaker", "set_lane", LANE, True, *bad, sender="governor")
+    breaker.call("Breaker", "consume", LANE, True, 90, sender="guard")
+    breaker.call("Breaker", "set_lane", LANE, True, 1_000, 1, sender="governor")
+    assert breaker.call("Breaker", "available", LANE, True).value == 10  # a new limit is no refill
+    change(breaker, scope=LANE)
+    with breaker.reverts("breaker: stopped"):
+        breaker.call("Breaker", "consume", LANE, True, 1, sender="guard")
+
+
+def test_the_outflow_trips_as_in_the_model_and_stays_shut_for_its_window(breaker: World) -> None:
+    limits = Parameters.devnet().breakers
+    start, draw = 10**12, random.Random(3)
+    setting = (limits.outflow_window_s, limits.outflow_retained_ppm, limits.outflow_begin)
+    breaker.call("Breaker", "set_outflow", USDC, *setting, start, sender="governor")
+    model = NetOutflow(USDC, breaker.now, start, start)
+    shut_until, refusals = 0, 0
+    for _ in range(80):
+        breaker.mine(1, draw.randrange(500))
+        amount = draw.randrange(1, 150_000_000_000)
+        if draw.random() < 0.3:
+            breaker.call("Breaker", "inflow", USDC, amount, sender="guard")
+            model = model.flow(amount, breaker.now, limits)
+            continue
+        passed = breaker.call("Breaker", "outflow", USDC, amount, sender="guard").value
+        after = model.flow(-amount, breaker.now, limits)
+        reading = after.reading(limits)
+        tripped = (
+            reading.before >= limits.outflow_begin
+            and reading.now * 10**6 < reading.before * limits.outflow_retained_ppm
+        )
+        if breaker.now < shut_until:
+            assert passed is False
+        elif tripped:
+            assert passed is False
+            shut_until, refusals = reading.ends, refusals + 1
+            model = after.flow(amount, breaker.now, limits)
+        else:
+            assert passed is True
+            model = after
+    assert refusals > 1
+    with breaker.reverts("breaker: not a guard"):
+        breaker.call("Breaker", "outflow", USDC, 1)
+    with breaker.reverts("breaker: no such asset"):
+        breaker.call("Breaker", "outflow", LANE, 1, sender="guard")
+
+
+def test_governance_is_handed_over_in_two_steps(breaker: World) -> None:
+    with breaker.reverts("breaker: not the governor"):
+        breaker.call("Breaker", "hand_over", breaker.actor("thief"), sender="thief")
+    breaker.call("Breaker", "hand_over", breaker.actor("heir"), sender="governor")
+    with breaker.reverts("breaker: not the next governor"):
+        breaker.call("Breaker", "accept", sender="thief")
+    breaker.call("Breaker", "accept", sender="heir")
+    with breaker.reverts("breaker: not the governor"):
+        breaker.call("Breaker", "pause", HERE, sender="governor")
+    breaker.call("Breaker", "pause", HERE, sender="heir")
