@@ -29,7 +29,7 @@ _Connection = tuple[trio.abc.Stream, h11.Connection]
 
 
 class _Stale(Exception):
-    """A kept connection died before it answered."""
+    """The connection died before a byte of an answer came."""
 
 
 class HttpRpc:
@@ -125,9 +125,11 @@ class HttpRpc:
         try:
             status, answer = await self._talk(stream, http, body)
             reusable = http.our_state is h11.DONE and http.their_state is h11.DONE
+        except _Stale as error:
+            if kept:
+                raise
+            raise rpc.down(self.name, "connection closed") from error
         except (trio.BrokenResourceError, OSError, h11.RemoteProtocolError) as error:
-            if kept and http.their_state is h11.SEND_RESPONSE:
-                raise _Stale from error
             raise rpc.down(self.name, str(error) or type(error).__name__) from error
         finally:
             if reusable:
@@ -145,7 +147,14 @@ class HttpRpc:
         headers = [*self._headers, ("Content-Length", str(len(body)))]
         request = h11.Request(method="POST", target=self._target, headers=headers)
         out = [http.send(request), http.send(h11.Data(data=body)), http.send(h11.EndOfMessage())]
-        await stream.send_all(b"".join([piece for piece in out if piece]))
+        try:
+            await stream.send_all(b"".join([piece for piece in out if piece]))
+            received = await stream.receive_some(65536)
+        except trio.BrokenResourceError as error:
+            raise _Stale from error
+        if not received:
+            raise _Stale
+        http.receive_data(received)
         status, size, pieces = 0, 0, []
         while True:
             event = http.next_event()

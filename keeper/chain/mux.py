@@ -232,7 +232,7 @@ class MuxRpc:
         return rpc.outcomes(self.name, answers, numbers[0], len(requests))
 
     async def follow_heads(self, poke: Poke) -> None:
-        """Call `poke` at every new head, through reconnections, until cancelled."""
+        """Call `poke` at every new head, through reconnections; return if it offers none."""
         while True:
             await self._connected.wait()
             closed = self._closed
@@ -240,7 +240,7 @@ class MuxRpc:
                 key = await self.call("eth_subscribe", ["newHeads"])
             except RemoteFault as fault:
                 if fault.reason is not Reason.ENDPOINT_DOWN:
-                    raise
+                    return
                 await trio.sleep(_PAUSE_S)
                 continue
             self._pokes[key] = poke
