@@ -109,7 +109,7 @@ class SealService:
                 except RemoteFault as fault:
                     self._on_fault(member, fault.reason)
                     return ()
-                return self._signer.receive(member, message)
+                return self._signer.receive(member, message, _now())
 
     def _perform(self, effects: tuple[Effect, ...]) -> None:
         for effect in effects:

@@ -2,7 +2,7 @@
 
     start(now)                     → nonces published ahead to every member
     sign_request(now, view, root)  the block of this view is final here
-    receive(member, message)       a `p2p.frost.messages` message, sender authenticated
+    receive(member, message, now)  a `p2p.frost.messages` message, sender authenticated
     tick(now)                      at `deadline`, or later
                   ▼ effects, to be performed in order
     Send, Broadcast     messages           PersistLock   durable before any later effect
@@ -22,7 +22,7 @@ what the sign lock allows. Drive it so (`SqliteSignLock` is the lock, members ar
         boot=lock.next_boot(), locks=lock.load(epoch), random_bytes=os.urandom)
     perform(signer.start(now))
     perform(signer.sign_request(now, finalized.view, finalized.root))
-    perform(signer.receive(member, messages.decode(suite, raw)));  perform(signer.tick(now))
+    perform(signer.receive(member, messages.decode(suite, raw), now)); perform(signer.tick(now))
     PersistLock(epoch, view, digest) → lock.acquire(epoch, view, digest)
 """
 
@@ -218,8 +218,12 @@ class Signer:
             effects += self._coordinate(view)
         return self._done(effects)
 
-    def receive(self, member: int, message: SigningMessage) -> tuple[Effect, ...]:
-        """Take a message of a member; time is that of the last call that told it."""
+    def receive(
+        self, member: int, message: SigningMessage, now: Instant | None = None
+    ) -> tuple[Effect, ...]:
+        """Take a message of a member; without `now`, time is that of the last call that told it."""
+        if now is not None:
+            self._now = now
         if member not in self.members or member == self.me:
             return (Refused(member, Reason.NOT_A_MEMBER),)
         if message.epoch != self._setup.epoch:

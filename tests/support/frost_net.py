@@ -133,7 +133,7 @@ class Net:
             raw = messages.encode(self.group.suite, message)
             assert messages.is_signing_frame(raw)
             message = messages.decode(self.group.suite, raw)
-        return self.signers[receiver].receive(sender, message)
+        return self.signers[receiver].receive(sender, message, Instant(self.now))
 
     def sealed(self, member: int) -> dict[int, signer.Sealed]:
         """Return the seals a member learnt, by view."""
