@@ -33,6 +33,7 @@ class Reason(StrEnum):
     REFUSED = "refused"
     NOT_ADMITTED = "not_admitted"
     UNREACHABLE = "unreachable"
+    RECONNECTING = "reconnecting"
     # a proposal's content
     WRONG_CUT = "wrong_cut"
     WRONG_PRICES = "wrong_prices"
@@ -86,6 +87,10 @@ TEXTS: dict[Reason, tuple[str, str]] = {
     Reason.NOT_ADMITTED: (
         "not admitted",
         "The peer has no bond and every follower place is taken, or its place was revoked.",
+    ),
+    Reason.RECONNECTING: (
+        "reconnecting",
+        "The peer connects again and again; two keepers with one identity do this to each other.",
     ),
     Reason.UNREACHABLE: (
         "unreachable",

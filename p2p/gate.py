@@ -1,6 +1,6 @@
 """Everything between a byte that arrived and the inbox, the same for every carrier.
 
-    admitted? ─► not refused or muted? ─► size ─► token bucket ─► inbox ─► node ─► report(verdict)
+    admitted? ─────► not refused? ─────► size ─► token bucket ─► inbox ─► node ─► report(verdict)
         │               │                  │           │                              │
         └───────────────┴─── dropped, counted by peer and reason ─── score ──► cut off
 
@@ -43,6 +43,7 @@ class Traffic:
     frames: TokenBucket
     bytes: TokenBucket
     requests: TokenBucket
+    connects: TokenBucket
     connected: bool = False
     round_trip_s: float | None = None
     lateness_s: float | None = None
@@ -139,6 +140,16 @@ class Gate:
                 return Reason.NOT_ADMITTED
         return None
 
+    def may_connect(self, peer: bytes) -> Reason | None:
+        """Count a peer's own handshake and return why it may not connect, or None if it may."""
+        reason = self.admits(peer)
+        if reason is None and not self.traffic(peer).connects.take(self.clock()):
+            reason = Reason.RECONNECTING
+            self.report(peer, Reject(Reason.RECONNECTING))
+        if reason is not None:
+            self.denied(reason)
+        return reason
+
     def denied(self, reason: Reason) -> None:
         """Count a refused handshake."""
         self._denied.labels(reason.value).inc()
@@ -153,9 +164,7 @@ class Gate:
         return True
 
     def enter(self, peer: bytes, road: str, frame: bytes, at: Instant) -> None:
-        """Put a frame into the inbox whose carrier was already checked; silent if muted."""
-        if self.scores.standing(peer, self.clock()) is not Standing.GOOD:
-            return
+        """Put a frame that passed into the inbox."""
         self.inbox.put(Inbound(peer, road, frame, at))
         self._frames.labels(peer_id_text(peer), road).inc()
         self._depth.set(len(self.inbox))
@@ -163,8 +172,7 @@ class Gate:
     def may_speak(self, peer: bytes, size: int, limit: int) -> bool:
         """Check standing, size and rate of one message, and count it."""
         now = self.clock()
-        standing = self.scores.standing(peer, now)
-        if standing is Standing.REFUSED:
+        if self.scores.standing(peer, now) is Standing.REFUSED:
             self._drops.labels(peer_id_text(peer), Reason.REFUSED.value).inc()
             return False
         if size > limit:
@@ -175,28 +183,35 @@ class Gate:
         if not (traffic.frames.take(now) and traffic.bytes.take(now, size)):
             self.report(peer, Ignore(Reason.RATE_LIMITED))
             return False
-        if standing is Standing.MUTED:  # counted all the same: a muted flood is still a flood
-            self._drops.labels(peer_id_text(peer), Reason.REFUSED.value).inc()
-            return False
         return True
+
+    def flooded(self, peer: bytes, more: int) -> None:
+        """Count messages that were dropped unread behind one that was over the rate."""
+        if more:
+            self.report(peer, Ignore(Reason.RATE_LIMITED), more)
+
+    def is_muted(self, peer: bytes) -> bool:
+        """Return whether a peer is neither relayed nor answered for now."""
+        return self.scores.standing(peer, self.clock()) is not Standing.GOOD
 
     def may_ask(self, peer: bytes) -> bool:
         """Check standing and request rate, and count the request."""
         now = self.clock()
-        if self.scores.standing(peer, now) is not Standing.GOOD:
+        if self.is_muted(peer):
+            self.report(peer, Reject(Reason.REFUSED))
             return False
         if not self.traffic(peer).requests.take(now):
             self.report(peer, Ignore(Reason.RATE_LIMITED))
             return False
         return True
 
-    def report(self, peer: bytes, verdict: Verdict) -> None:
-        """Count a verdict; cuts the peer off when its score says so."""
+    def report(self, peer: bytes, verdict: Verdict, times: int = 1) -> None:
+        """Count a verdict, so many times; cuts the peer off when its score says so."""
         now = self.clock()
         before = self.scores.standing(peer, now)
-        after = self.scores.judge(peer, verdict, now)
+        after = self.scores.judge(peer, verdict, now, times)
         if isinstance(verdict, Ignore | Reject):
-            self._drops.labels(peer_id_text(peer), verdict.reason.value).inc()
+            self._drops.labels(peer_id_text(peer), verdict.reason.value).inc(times)
             if after is Standing.REFUSED and before is not Standing.REFUSED:
                 self._cuts.labels(verdict.reason.value).inc()
                 self.inbox.forget(peer)
@@ -227,6 +242,7 @@ class Gate:
                 TokenBucket(limits.frames_per_s, limits.frames_burst),
                 TokenBucket(limits.bytes_per_s, limits.bytes_burst),
                 TokenBucket(limits.requests_per_s, limits.requests_burst),
+                TokenBucket(limits.connects_per_s, limits.connects_burst),
             )
         return found
 

@@ -28,6 +28,7 @@ from keeper.reasons import Reason
 from keeper.units import Instant
 from p2p.gate import Gate
 from p2p.identity import is_peer_id, is_signed_by, peer_id_text
+from p2p.links import FLOOD_S
 from p2p.port import Role, Topic
 from p2p.verdicts import Ignore, Reject, TokenBucket
 
@@ -129,29 +130,33 @@ class GuardedPubsub(Pubsub):
 
     async def _read(self, stream: INetStream) -> None:
         limit = self._gate.limits.gossip_bytes + RPC_OVERHEAD
+        peer = stream.muxed_conn.peer_id.to_bytes()
         buffer = bytearray()
         while True:
             chunk = await stream.read(65536)
             if not chunk:
                 return
             buffer += chunk
-            at = 0
+            at, dropped, kept = 0, 0, True
             while (cut := cut_varint(buffer, at)) is not None:
                 size, start = cut
                 if size > limit:
-                    raise RemoteFault(
-                        peer_id_text(stream.muxed_conn.peer_id.to_bytes()), Reason.OVERSIZE
-                    )
+                    raise RemoteFault(peer_id_text(peer), Reason.OVERSIZE)
                 if len(buffer) - start < size:
                     break
-                await self._handle(stream.muxed_conn.peer_id, bytes(buffer[start : start + size]))
                 at = start + size
+                kept = kept and self._gate.may_speak(peer, size, limit)
+                dropped += not kept
+                if kept:
+                    await self._handle(stream.muxed_conn.peer_id, bytes(buffer[start:at]))
+                    await trio.lowlevel.checkpoint()
             del buffer[:at]
+            if dropped:  # the first was counted when it was refused
+                self._gate.flooded(peer, dropped - 1)
+                await trio.sleep(FLOOD_S)
 
     async def _handle(self, forwarder: ID, raw: bytes) -> None:
         peer = forwarder.to_bytes()
-        if not self._gate.may_speak(peer, len(raw), len(raw)):
-            return
         rpc = rpc_pb2.RPC()
         rpc.ParseFromString(raw)  # junk raises; the guard around the handler counts it
         if not maybe_consume_signed_record(rpc, self.host, forwarder):
@@ -193,7 +198,8 @@ class GuardedPubsub(Pubsub):
             gate.report(origin, Ignore(Reason.RATE_LIMITED))
             return
         gate.enter(origin, message.topicIDs[0], message.data, Instant(trio.current_time()))
-        await self.router.publish(forwarder, message)
+        if not gate.is_muted(origin) and not gate.is_muted(peer):
+            await self.router.publish(forwarder, message)
 
     def _may_originate(self, origin: bytes, size: int) -> bool:
         now = self._gate.clock()

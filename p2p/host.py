@@ -314,11 +314,11 @@ class Libp2pNetwork:
     async def _serve_link(self, stream: INetStream) -> None:
         await serve_link(stream, self.gate, self._took)
 
-    def _took(self, peer: bytes, body: bytes) -> None:
+    def _took(self, peer: bytes, body: bytes) -> bool:
         if self.gate.role(peer) is not Role.COMMITTEE:
             raise RemoteFault(peer_id_text(peer), Reason.NOT_A_MEMBER)
         now = Instant(trio.current_time())
-        self.gate.take(peer, Road.CONSENSUS, body, now, self.limits.frame_bytes)
+        return self.gate.take(peer, Road.CONSENSUS, body, now, self.limits.frame_bytes)
 
     def _wanted(self) -> frozenset[bytes]:
         return (self.gate.committee | frozenset(self.book.bootstrap())) - {self.me}

@@ -12,7 +12,7 @@ other gives it a head start, so a pair ends up with one connection (guard 8).
 import random
 import struct
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol
 
 import trio
@@ -34,6 +34,10 @@ WRITE_BYTES = 60_000
 PING_BYTES = 8
 HEAD_START_S = 1.0
 """How long the higher peer id waits for the lower one to dial."""
+FRAMES_IN_A_ROW = 32
+"""Frames handled before other tasks get their turn."""
+FLOOD_S = 0.05
+"""How long we do not read from a peer that went over its rate."""
 OVERHEAD = LENGTH_BYTES + 1
 
 
@@ -220,13 +224,11 @@ class Link:
                 return
 
 
-async def serve_link(
-    stream: INetStream,
-    gate: Gate,
-    take: Callable[[bytes, bytes], None],
-    checkpoint: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
-) -> None:
+async def serve_link(stream: INetStream, gate: Gate, take: Callable[[bytes, bytes], bool]) -> None:
     """Read a peer's link: answer pings, hand messages to `take(peer, body)`.
+
+    `take` returns whether the peer kept to its rate. Once it has not, the rest of what was read is
+    dropped in one go, and we read on later: its window fills, and the flood waits at its source.
 
     Raises:
         RemoteFault: a frame broke the rules.
@@ -243,14 +245,20 @@ async def serve_link(
         except ValueError as error:
             raise RemoteFault(peer_id_text(peer), Reason.OVERSIZE, str(error)) from error
         pongs = bytearray()
-        for kind, body in frames:
+        for at, (kind, body) in enumerate(frames):
             if kind == MESSAGE:
-                take(peer, body)
-            elif kind == PING and len(body) == PING_BYTES and gate.may_speak(peer, 8, 8):
-                pongs += frame(PONG, body)
-            elif kind != PING:
+                kept = take(peer, body)
+            elif kind == PING and len(body) == PING_BYTES:
+                kept = gate.may_speak(peer, PING_BYTES, PING_BYTES)
+                pongs += frame(PONG, body) if kept else b""
+            else:
                 raise RemoteFault(peer_id_text(peer), Reason.MALFORMED, f"frame kind {kind}")
+            if not kept:
+                gate.flooded(peer, len(frames) - at - 1)
+                await trio.sleep(FLOOD_S)
+                break
+            if at % FRAMES_IN_A_ROW == FRAMES_IN_A_ROW - 1:
+                await trio.lowlevel.checkpoint()
         if pongs:
             with trio.fail_after(limits.dead_s):
                 await stream.write(bytes(pongs))
-        await checkpoint()

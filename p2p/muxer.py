@@ -42,8 +42,10 @@ STREAMS_INBOUND = 32
 """Streams a peer may have open to us: a few long ones and four requests at a time."""
 STREAMS_PER_S, STREAMS_BURST = 20.0, 64.0
 """Streams a peer may open: negotiating one costs milliseconds, a request takes one."""
-FRAMES_PER_S, FRAMES_BURST = 5_000.0, 20_000.0
+FRAMES_PER_S, FRAMES_BURST = 2_000.0, 5_000.0
 """Frames of any type; a keeper at its message limit sends a tenth."""
+PINGS_PER_S, PINGS_BURST = 5.0, 50.0
+"""Pings of the muxer; an honest one comes every ten seconds or so."""
 FRAMES_IN_A_ROW = 64
 """Frames handled before other tasks get their turn."""
 IDLE_S = 10.0
@@ -219,6 +221,7 @@ class Muxer(IMuxedConn):
         self._heard = trio.current_time()
         self._opens = TokenBucket(STREAMS_PER_S, STREAMS_BURST)
         self._frames = TokenBucket(FRAMES_PER_S, FRAMES_BURST)
+        self._pings = TokenBucket(PINGS_PER_S, PINGS_BURST)
         self.event_started, self.event_closed = trio.Event(), trio.Event()
 
     # life
@@ -390,6 +393,8 @@ class Muxer(IMuxedConn):
             elif kind == WINDOW:
                 await self._on_stream(flags, number, b"", length)
             elif kind == PING:
+                if not self._pings.take(self._heard):
+                    raise Misbehaviour(Reason.RATE_LIMITED, "too many pings")
                 if flags & SYN:
                     await self.write_frame(PING, ACK, 0, length)
             elif kind == GO_AWAY:

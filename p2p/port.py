@@ -68,7 +68,7 @@ class Limits:
     requests_burst: float = 40.0
     requests_at_once: int = 4
     connects_per_s: float = 0.5
-    connects_burst: float = 10.0
+    connects_burst: float = 8.0
     queue_frames: int = 256
     inbox_frames: int = 1024
     inbox_bytes: int = 4 * 1024 * 1024

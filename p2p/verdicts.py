@@ -2,7 +2,10 @@
 
     ACCEPT ─ nothing        IGNORE(reason) ─ a little        REJECT(reason) ─ a lot
                          score, halved every minute
-    good ──≥ 20──► muted ──≥ 50──► disconnected and refused, 10 s doubling to 10 min ──► good
+    good ──≥ 35──► muted ──≥ 50──► disconnected and refused, 10 s doubling to 10 min ──► good
+
+Muted is: not relayed, not answered. What it says still reaches its judges, who believe nobody and
+need everybody; so its mistakes still count, and the third strike ends it.
 
 Faults of the network (time-outs, resets, full queues on our side) never cost points. Scores are by
 peer id, kept across reconnects and restarts, so coming back does not wash a peer clean. Pure: time
@@ -17,7 +20,7 @@ from enum import StrEnum
 
 from keeper.reasons import Reason
 
-MUTE_AT = 20.0
+MUTE_AT = 35.0
 REFUSE_AT = 50.0
 HALF_LIFE_S = 60.0
 REFUSAL_S = 10.0
@@ -36,6 +39,8 @@ POINTS: dict[Reason, float] = {
     Reason.BELOW_QUORUM: 20.0,
     Reason.WRONG_LEADER: 20.0,
     Reason.EQUIVOCATION: 20.0,
+    # a flood of the muxer; a message over its rate is only ignored, and costs a tenth
+    Reason.RATE_LIMITED: 20.0,
     # an honest keeper may be an epoch behind for a while
     Reason.WRONG_CONFIG: 2.0,
     # honest keepers resend; only a flood adds up
@@ -43,7 +48,9 @@ POINTS: dict[Reason, float] = {
     Reason.DUPLICATE: 0.02,
     Reason.TOO_FAR_AHEAD: 0.05,
     Reason.UNKNOWN_PARENT: 0.05,
-    Reason.RATE_LIMITED: 0.1,
+    Reason.RECONNECTING: 10.0,
+    # asking again after being told no
+    Reason.REFUSED: 2.0,
     # our own queue: no fault of the peer
     Reason.QUEUE_FULL: 0.0,
 }
@@ -145,16 +152,16 @@ class Scores:
                 record.score, record.at, record.refusals, record.refused_until
             )
 
-    def judge(self, peer: bytes, verdict: Verdict, now: float) -> Standing:
-        """Count a verdict and return the peer's standing after it."""
+    def judge(self, peer: bytes, verdict: Verdict, now: float, times: int = 1) -> Standing:
+        """Count a verdict, so many times, and return the peer's standing after it."""
         if isinstance(verdict, Accept):
             return self.standing(peer, now)
         points = POINTS.get(verdict.reason, REJECTED_POINTS)
         if isinstance(verdict, Ignore):
             points = min(points, IGNORED_POINTS_MAX)
         entry = self._entry(peer)
-        entry.drops[verdict.reason] += 1
-        entry.score, entry.at = entry.decayed(now) + points, now
+        entry.drops[verdict.reason] += times
+        entry.score, entry.at = entry.decayed(now) + points * times, now
         if entry.score >= REFUSE_AT:
             if now - entry.refused_until > FORGIVEN_AFTER_S:
                 entry.refusals = 0

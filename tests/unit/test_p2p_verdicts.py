@@ -28,7 +28,7 @@ def offend(scores: Scores, reason: Reason, times: int, now: float = 0.0) -> Stan
 
 def test_three_strikes() -> None:
     scores = Scores()
-    assert offend(scores, Reason.MALFORMED, 1) is Standing.MUTED
+    assert offend(scores, Reason.MALFORMED, 1) is Standing.GOOD
     assert offend(scores, Reason.MALFORMED, 1) is Standing.MUTED
     assert offend(scores, Reason.MALFORMED, 1) is Standing.REFUSED
 
