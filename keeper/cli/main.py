@@ -23,6 +23,8 @@ GROUPS: dict[str, tuple[str, str]] = {
     "policy": ("keeper.cli.policy", "Write, check, backtest and promote policies."),
     "status": ("keeper.cli.status", "What a running node does."),
     "tx": ("keeper.cli.tx", "What this keeper sent to chains, and why."),
+    "risk": ("keeper.cli.risk", "Liquidation at risk, stress and exposure of a tick."),
+    "breaker": ("keeper.cli.breaker", "Which circuit breakers are open, and why."),
 }
 
 

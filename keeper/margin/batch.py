@@ -18,6 +18,8 @@ from keeper.margin.book import Book
 from keeper.margin.columns import Margins, table
 from keeper.margin.engine import Engine, Row
 from keeper.margin.marks import Marks
+from keeper.parameters import RiskGroup
+from keeper.units import PPM
 
 NUMBA, NUMPY, PYTHON = "numba", "numpy", "python"
 
@@ -37,13 +39,17 @@ def rows(book: Book, marks: Marks, index: int) -> list[Row]:
     return [(rates[k], size, quote, funding) for k, size, quote, funding in book.entries(index)]
 
 
-def gross_of(legs: Iterable[Row]) -> int:
-    """Return Σ notional of perps and debts."""
-    gross = 0
+def exposures(legs: Iterable[Row]) -> tuple[int, int]:
+    """Return Σ notional of perps and debts, and the direction: see `Margins`."""
+    gross = direction = 0
     for rate, size, _, _ in legs:
+        signed = -size if rate.kind == LegKind.DEBT else size
+        value = signed * rate.price // rate.divisor
         if rate.kind != LegKind.COLLATERAL:
             gross -= -abs(size) * rate.price // rate.divisor
-    return gross
+        if rate.group != RiskGroup.STABLE:
+            direction += value if rate.kind == LegKind.PERP else value * rate.weight // PPM
+    return gross, direction
 
 
 def evaluate_book(book: Book, marks: Marks, engine: str = NUMPY) -> Margins:
@@ -76,5 +82,5 @@ def _exactly(book: Book, marks: Marks, out: Margins, indices: Iterable[int]) -> 
     rates = [marks.rate_of(key) for key in book.keys]
     for index in indices:
         legs = [(rates[k], size, quote, paid) for k, size, quote, paid in book.entries(index)]
-        out.put(index, engine.margin(legs), gross_of(legs))
+        out.put(index, engine.margin(legs), *exposures(legs))
     return out

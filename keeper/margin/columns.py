@@ -122,6 +122,7 @@ class Margins:
     Args:
         local: whether every venue holds its own part.
         gross: Σ notional of perps and debts, µUSD.
+        direction: what equity would lose if every price but those of stables fell to zero, µUSD.
         exact: accounts beyond the guards, by index; their array entries are clamped.
     """
 
@@ -134,16 +135,17 @@ class Margins:
     health: Ints
     local: npt.NDArray[np.bool_]
     gross: Ints
+    direction: Ints
     exact: dict[int, AccountMargin] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, count: int) -> "Margins":
         """Return room for so many accounts."""
-        return cls.of(np.zeros((8, count), np.int64), np.ones(count, np.bool_))
+        return cls.of(np.zeros((9, count), np.int64), np.ones(count, np.bool_))
 
     @classmethod
     def of(cls, values: Ints, local: npt.NDArray[np.bool_]) -> "Margins":
-        """Return margins over eight rows: the integer fields in order, gross last."""
+        """Return margins over nine rows: the integer fields in order."""
         return cls(
             equity=values[0],
             initial_equity=values[1],
@@ -154,9 +156,10 @@ class Margins:
             health=values[6],
             local=local,
             gross=values[7],
+            direction=values[8],
         )
 
-    def put(self, index: int, margin: AccountMargin, gross: int) -> None:
+    def put(self, index: int, margin: AccountMargin, gross: int, direction: int) -> None:
         """Write one account that an exact engine computed."""
         values = (
             (self.equity, margin.equity),
@@ -167,6 +170,7 @@ class Margins:
             (self.initial_requirement, margin.initial_requirement),
             (self.health, margin.health_ppm),
             (self.gross, gross),
+            (self.direction, direction),
         )
         for column, value in values:
             column[index] = max(-HEALTH_LIMIT, min(HEALTH_LIMIT, value))

@@ -12,6 +12,7 @@ from keeper.margin import columns as col
 from keeper.margin.book import Book
 from keeper.margin.columns import Margins, Table, excluded, int_columns
 from keeper.margin.engine import CONCENTRATION_UNIT, FUNDING_UNIT, HEALTH_LIMIT
+from keeper.parameters import RiskGroup
 from keeper.units import PPM
 
 _LIMIT, _RATIO, _BIG = col.VALUE_LIMIT, col.RATIO_LIMIT, HEALTH_LIMIT
@@ -19,7 +20,12 @@ _WHOLE = HEALTH_LIMIT // PPM - 1
 _KIND, _PRICE, _DIVISOR, _SCALE, _WEIGHT = col.KIND, col.PRICE, col.DIVISOR, col.SCALE, col.WEIGHT
 _KEEP, _KEEP_FLOOR, _OPEN, _OPEN_FLOOR = 5, 6, 7, 8
 _CONC, _LAT, _FUND, _UND, _GROUP, _VENUE, _CHAIN = 9, 10, 11, 12, 13, 14, 15
-_FUNDING_UNIT, _CONC_UNIT, _PPM = FUNDING_UNIT, CONCENTRATION_UNIT, PPM
+_FUNDING_UNIT, _CONC_UNIT, _PPM, _STABLE = (
+    FUNDING_UNIT,
+    CONCENTRATION_UNIT,
+    PPM,
+    int(RiskGroup.STABLE),
+)
 
 
 @nb.njit(inline="always")
@@ -119,6 +125,7 @@ def _run(  # type: ignore[no-untyped-def]  # numba compiles it
         d0 = np.int64(0)
         d1 = np.int64(0)
         d2 = np.int64(0)
+        moving = np.int64(0)
         used = np.int64(0)
         fits = True
         for j in range(starts[i], starts[i + 1]):
@@ -202,6 +209,8 @@ def _run(  # type: ignore[no-untyped-def]  # numba compiles it
             equity += term
             mmr += kept
             g = rates[k, _GROUP]
+            if g != _STABLE:
+                moving += value if kind == 2 else term
             if g == 0:
                 d0 += delta
             elif g == 1:
@@ -266,6 +275,7 @@ def _run(  # type: ignore[no-untyped-def]  # numba compiles it
         out[5, i] = costs + max(net_open, max(loss_open, np.int64(0)))
         out[6, i] = _health(equity, keep_all)
         out[7, i] = gross
+        out[8, i] = moving
 
 
 def margins(book: Book, table: Table) -> tuple[Margins, npt.NDArray[np.bool_]]:
@@ -273,7 +283,7 @@ def margins(book: Book, table: Table) -> tuple[Margins, npt.NDArray[np.bool_]]:
     bad = excluded(book, table.usable)
     if len(table.basis) > 62:  # one bit of `used` per underlying
         bad[:] = True
-    values = np.zeros((8, len(book)), np.int64)
+    values = np.zeros((9, len(book)), np.int64)
     holds = np.ones(len(book), np.bool_)
     scalars = np.array(
         [table.leg_cost, table.positive_pnl_ppm, table.initial_scenario_ppm], np.int64

@@ -11,6 +11,7 @@ from keeper.margin import columns as col
 from keeper.margin.book import Book
 from keeper.margin.columns import PPM64, Ints, Margins, Table, excluded, int_columns
 from keeper.margin.engine import CONCENTRATION_UNIT, FUNDING_UNIT, HEALTH_LIMIT
+from keeper.parameters import RiskGroup
 
 Bools = npt.NDArray[np.bool_]
 
@@ -113,6 +114,8 @@ def margins(book: Book, table: Table) -> tuple[Margins, Bools]:
     out = Margins.empty(count)
     out.equity, out.initial_equity = per_account(equity), per_account(initial_equity)
     out.imr, out.mmr, out.gross = per_account(imr), per_account(mmr), gross
+    moving = field[col.GROUP] != RiskGroup.STABLE
+    out.direction = per_account(np.where(moving, np.where(perp, value, weighed), 0))
     costs = per_account(cost)
     premium = per_account(np.where(debt, -weighed + value, 0))
     groups = [np.where(field[col.GROUP] == g, np.where(held, 0, value), 0) for g in range(3)]

@@ -24,6 +24,7 @@ def test_every_engine_equals_the_reference(
     for index in range(len(book)):
         assert slow.row(index) == fast.row(index), f"account {index}: {book.legs(index)}"
         assert slow.gross[index] == fast.gross[index]
+        assert slow.direction[index] == fast.direction[index]
     assert slow.totals() == fast.totals()
     left = int(excluded(book, table(book, marks).usable).sum())
     assert left < len(book) // 2  # the fast path is what was compared

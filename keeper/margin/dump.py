@@ -1,0 +1,96 @@
+"""A tick as one file, to look at offline: everything `keeper risk` and `keeper breaker` read.
+
+msgpack [magic, version, parameters, prices, funding, ages, book, board]
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgpack
+
+from keeper.errors import LocalError
+from keeper.margin import book as books
+from keeper.margin.book import Book
+from keeper.margin.breaker import Action, Board, Level, Rule, Trip
+from keeper.margin.marks import Marks
+from keeper.parameters import Parameters
+from keeper.units import ChainId
+
+MAGIC = "flowkeeper-tick"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TickFile:
+    """A book, its marks, the epoch's parameters and the breakers that are open."""
+
+    parameters: Parameters
+    marks: Marks
+    book: Book
+    board: Board = ()
+
+
+def dump(tick: TickFile) -> bytes:
+    """Return the file's bytes."""
+    marks = tick.marks
+    trips = [
+        [t.rule.value, t.scope, [[int(a), int(g)] for a, g in t.grades], t.since, t.until, t.why]
+        for t in tick.board
+    ]
+    packed: bytes = msgpack.packb(
+        [
+            MAGIC,
+            VERSION,
+            tick.parameters.encode(),
+            sorted(marks.prices.items()),
+            sorted([*key, index] for key, index in marks.funding.items()),
+            sorted(marks.ages.items()),
+            books.dump(tick.book),
+            trips,
+        ]
+    )
+    return packed
+
+
+def load(raw: bytes, where: str = "") -> TickFile:
+    """Return the tick of a file's bytes.
+
+    Raises:
+        LocalError: the bytes are no such file, or of another version.
+    """
+    try:
+        magic, version, *body = msgpack.unpackb(raw, use_list=False)
+        if magic != MAGIC or version != VERSION:
+            raise ValueError(f"version {version!r} of {magic!r}")
+        encoded, prices, funding, ages, book, trips = body
+        parameters = Parameters.decode(encoded)
+        marks = Marks(
+            dict(prices),
+            {(ChainId(c), v, m): index for c, v, m, index in funding},
+            parameters.margin,
+            {ChainId(c): age for c, age in ages},
+        )
+        board = tuple(
+            Trip(Rule(r), s, tuple((Action(a), Level(g)) for a, g in grades), since, until, why)
+            for r, s, grades, since, until, why in trips
+        )
+        return TickFile(parameters, marks, books.load(book), board)
+    except (TypeError, ValueError, msgpack.UnpackException) as error:
+        raise LocalError(
+            f"not a tick file: {error}",
+            where=where,
+            remedy="write one with the node's status server or `keeper.margin.dump.dump`",
+        ) from error
+
+
+def read(path: Path) -> TickFile:
+    """Return the tick of a file.
+
+    Raises:
+        LocalError: it cannot be read, or is no such file.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise LocalError(f"cannot read the tick: {error.strerror}", where=str(path)) from error
+    return load(raw, str(path))
