@@ -2,11 +2,11 @@
 
     tokens    a release or a transfer in flight has already taken them from their vault
     limits    a credit counts as used in full until it expires, whether it has arrived or not
-    free      = equity to open − max(R, Σ max(worst(limit), IMR) of living credits + R of the rest)
+    free      = equity to open − max(R, worst R that living credits still allow)
 
-worst(limit) is the largest initial margin of any position that the venue would accept within the
-limit: the venue knows its own flat ratio, the certified model adds latency and concentration. It
-holds as long as a venue's ratio is not below the `initial_ppm` that governance set.
+The worst is over any positions that the venues would accept within their limits: a venue knows its
+own flat ratio, the certified model adds latency, concentration and scenarios. That holds as long as
+a venue's ratio is not below the `initial_ppm` that governance set.
 
 A venue with a living credit may hold any position its limit allows, also one that no longer hedges
 another venue, so its limit counts without offsets; a venue whose credit has expired can only be
@@ -119,28 +119,54 @@ def living_limits(context: Context, decisions: Iterable[Decision]) -> dict[bytes
     return found
 
 
-def worst_requirement(engine: Engine, place: Place, limit: int) -> int | None:
-    """Return the largest initial margin of a position at a venue within a limit, in µUSD.
-
-    None when no market has a price, so nothing can be said.
-    """
-    worst = None
-    markets = engine.parameters.markets
-    for market in markets:
+def _largest(engine: Engine, place: Place, limit: int) -> list[Leg]:
+    """Return, per priced market and side, the largest position a limit allows at a venue."""
+    legs = []
+    for market in engine.parameters.markets:
         price = engine.marks.prices.get(market.symbol, 0)
-        if price <= 0 or limit == 0:
+        if price > 0:
+            notional = ceil_div(limit * PPM, market.initial_ppm)
+            size = ceil_div(notional * 10 ** (market.decimals + 2), price)
+            legs += [
+                Leg(place[0], place[1], market.symbol, LegKind.PERP, side) for side in (size, -size)
+            ]
+    return legs
+
+
+def _needed(engine: Engine, legs: Iterable[Leg]) -> int:
+    """Return the larger of the gross and the portfolio requirement to open."""
+    margin = engine.margin(engine.rows(legs))
+    return max(margin.imr, margin.initial_requirement)
+
+
+def worst_requirement(engine: Engine, legs: Sequence[Leg], limits: Mapping[Place, int]) -> int:
+    """Return the largest requirement an account can reach within its living limits, µUSD.
+
+    Each venue alone at its worst, summed; or all at once in one market and on one side, where the
+    largest ratio of all applies to the whole; in each case beside what the account holds elsewhere.
+
+    Raises:
+        Unpriced: a leg has no price, or no market has.
+    """
+    rest = [leg for leg in legs if (leg.chain, leg.venue) not in limits]
+    spare = (len(engine.parameters.markets) - 1) * engine.parameters.leg_cost
+    alone = engine.margin(engine.rows(rest)).initial_requirement
+    together: list[list[Leg]] = []
+    for place, limit in sorted(limits.items()):
+        if limit == 0:
             continue
-        notional = ceil_div(limit * PPM, market.initial_ppm)
-        size = ceil_div(notional * 10 ** (market.decimals + 2), price)
-        leg = Leg(place[0], place[1], market.symbol, LegKind.PERP, size)
-        try:
-            needed = engine.margin(engine.rows((leg,))).imr
-        except Unpriced:
-            continue
-        worst = max(worst or 0, needed)
-    if limit == 0:
-        return 0
-    return None if worst is None else worst + (len(markets) - 1) * engine.parameters.leg_cost
+        largest = _largest(engine, place, limit)
+        if not largest:
+            raise Unpriced("no market has a price")
+        held = [leg for leg in legs if (leg.chain, leg.venue) == place]
+        worst = max(_needed(engine, (leg,)) for leg in largest)
+        alone += max(worst, _needed(engine, held)) + spare
+        together.append(largest)
+    joint = [
+        engine.margin(engine.rows([*rest, *aligned])).initial_requirement
+        for aligned in zip(*together, strict=True)
+    ]
+    return max([alone, *(need + spare * len(together) for need in joint)])
 
 
 def free_collateral(engine: Engine, legs: Sequence[Leg], limits: Mapping[Place, int]) -> int | None:
@@ -153,19 +179,10 @@ def free_collateral(engine: Engine, legs: Sequence[Leg], limits: Mapping[Place, 
     """
     try:
         whole = engine.margin(engine.rows(legs))
-        rest = engine.margin(
-            engine.rows(leg for leg in legs if (leg.chain, leg.venue) not in limits)
-        )
+        worst = worst_requirement(engine, legs, limits)
     except Unpriced:
         return None
-    used = {(part.chain, part.venue): part.imr for part in whole.venues}
-    lent = 0
-    for place, limit in limits.items():
-        worst = worst_requirement(engine, place, limit)
-        if worst is None:
-            return None
-        lent += max(worst, used.get(place, 0))
-    return whole.initial_equity - max(whole.initial_requirement, lent + rest.initial_requirement)
+    return whole.initial_equity - max(whole.initial_requirement, worst)
 
 
 def is_fresh(context: Context, legs: Iterable[Leg]) -> bool:
