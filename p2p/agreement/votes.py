@@ -58,6 +58,7 @@ class Tally:
     def __init__(self, committee: Committee) -> None:
         self._committee = committee
         self._views: dict[int, dict[tuple[int, Kind], Vote]] = {}
+        self._counts: dict[int, dict[tuple[Kind, bytes], int]] = {}
         self._exposed: set[tuple[int, int]] = set()
 
     def add(self, vote: Vote) -> Counted:
@@ -70,6 +71,8 @@ class Tally:
         fresh = key not in held
         if fresh:
             held[key] = vote
+            counts = self._counts.setdefault(vote.view, {})
+            counts[vote.kind, vote.digest] = counts.get((vote.kind, vote.digest), 0) + 1
         return Counted(fresh, self.count(vote.kind, vote.view, vote.digest), contradicts)
 
     def _contradicted(self, held: Mapping[tuple[int, Kind], Vote], vote: Vote) -> Vote | None:
@@ -105,7 +108,7 @@ class Tally:
 
     def count(self, kind: Kind, view: int, digest: bytes = NO_DIGEST) -> int:
         """Return how many members signed exactly this."""
-        return len(self.votes(kind, view, digest))
+        return self._counts.get(view, {}).get((kind, digest), 0)
 
     def votes(self, kind: Kind, view: int, digest: bytes = NO_DIGEST) -> tuple[Vote, ...]:
         """Return equal votes, by ascending signer."""
@@ -122,4 +125,5 @@ class Tally:
         """Forget views below `below`."""
         for view in [view for view in self._views if view < below]:
             del self._views[view]
+            self._counts.pop(view, None)
         self._exposed = {pair for pair in self._exposed if pair[0] >= below}

@@ -7,7 +7,7 @@ changed, see tests/simulation/byzantine. Same seed, same trace.
 
 import heapq
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from keeper.hashing import keccak
@@ -27,6 +27,7 @@ from p2p.agreement.effects import (
     Timing,
 )
 from p2p.agreement.evidence import Evidence, verify_evidence
+from p2p.agreement.history import finalized_since
 from p2p.agreement.log import MemoryLog, Opened
 from p2p.agreement.signing import Scheme, Signer, sign_observation, vote_hash
 from p2p.agreement.votes import Tally
@@ -244,6 +245,9 @@ class Keeper:
 
     def restart(self) -> None:
         self.up = True
+        epoch = self.cluster.committee.epoch
+        for final in finalized_since(self.log, epoch, max(self.finals, default=0)):
+            self.finalize(final)
         self.boot()
         self.start()
 
@@ -285,7 +289,7 @@ class Cluster:
         size: int,
         seed: int,
         *,
-        liars: dict[int, Callable[["Cluster", int], Keeper]] | None = None,
+        liars: Mapping[int, Callable[["Cluster", int], Keeper]] | None = None,
         weather: Weather | None = None,
         timing: Timing | None = None,
         keeper: Callable[["Cluster", int], Keeper] = Keeper,
