@@ -1,20 +1,18 @@
-"""Merkle trees whose proofs verify in OpenZeppelin's MerkleProof and npm @openzeppelin/merkle-tree.
+"""The state tree, and leaves whose proofs verify in OpenZeppelin's MerkleProof and npm package.
 
     leaf = keccak(keccak(abi.encode(type hash, fields…)))       node = keccak(min(a, b) ‖ max(a, b))
 
-Two shapes, one verifier:
-
-- `Tree`, for state: capacity 2^d, missing leaves are 32 zero bytes, capacity doubles on growth, a
-  change re-hashes only its path. Sorted pairs lose the position, so a state leaf carries its index.
-- `merkle_root`, `merkle_proof`, for decisions and watch lists: the layout of OpenZeppelin's
-  StandardMerkleTree without sorting, any number of leaves ≥ 1.
-
-Leaves are double hashed, so no inner node can pass as one. There are no proofs of absence.
+`Tree` is for state: capacity 2^d, missing leaves are 32 zero bytes, the capacity doubles on growth,
+a change hashes only its path again. Sorted pairs lose the position, so a state leaf carries its
+index. Decisions and watch lists are trees of any number of leaves (keeper/merkle.py); one verifier,
+`keeper.merkle.verify_proof`, serves both. Leaves are double hashed, so no inner node can pass as
+one. There are no proofs of absence.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 
 from keeper.hashing import keccak, type_hash
+from keeper.merkle import hash_pair
 
 ZERO = bytes(32)
 MAX_DEPTH = 20
@@ -66,18 +64,6 @@ def watch_leaf(
 def price_leaf(market: bytes, price: int) -> bytes:
     """Return the leaf of one price, 10**-8 USD."""
     return keccak(keccak(_PRICE + market + _word(price)))
-
-
-def node(a: bytes, b: bytes) -> bytes:
-    """Return the parent of two nodes, whichever side they are on."""
-    return keccak(a + b if a < b else b + a)
-
-
-def verify(root: bytes, leaf: bytes, proof: Sequence[bytes]) -> bool:
-    """Return whether a proof leads from the leaf to the root."""
-    for sibling in proof:
-        leaf = node(leaf, sibling)
-    return leaf == root
 
 
 def zero_roots(depth: int) -> list[bytes]:
@@ -224,46 +210,5 @@ def parents_of(level: Sequence[bytes], zero: bytes) -> list[bytes]:
         for a, b in zip(level[0:whole:2], level[1:whole:2], strict=True)
     ]
     if len(level) & 1:
-        parents.append(node(level[-1], zero))
+        parents.append(hash_pair(level[-1], zero))
     return parents
-
-
-def _layout(leaves: Sequence[bytes]) -> list[bytes]:
-    """Return OpenZeppelin's heap: root first, leaves last and in reverse."""
-    if not leaves:
-        raise ValueError("a tree needs at least one leaf")
-    if len(set(leaves)) != len(leaves):
-        raise ValueError("a leaf occurs twice")
-    heap = [ZERO] * (len(leaves) - 1) + list(reversed(leaves))
-    hashed = keccak
-    for i in range(len(leaves) - 2, -1, -1):
-        a, b = heap[2 * i + 1], heap[2 * i + 2]
-        heap[i] = hashed(a + b if a < b else b + a)
-    return heap
-
-
-def merkle_root(leaves: Sequence[bytes]) -> bytes:
-    """Return the root of leaf hashes in the order given.
-
-    Raises:
-        ValueError: there are no leaves, or one occurs twice.
-    """
-    return _layout(leaves)[0]
-
-
-def merkle_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
-    """Return the siblings of a leaf from the bottom up.
-
-    Raises:
-        ValueError: there are no leaves, or one occurs twice.
-        IndexError: there is no such leaf.
-    """
-    if not 0 <= index < len(leaves):
-        raise IndexError(f"leaf {index} of {len(leaves)}")
-    heap = _layout(leaves)
-    at = len(heap) - 1 - index
-    path = []
-    while at:
-        path.append(heap[at - 1 if at % 2 == 0 else at + 1])
-        at = (at - 1) // 2
-    return path

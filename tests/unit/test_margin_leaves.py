@@ -7,7 +7,8 @@ from keeper.hashing import keccak
 from keeper.margin import book as books
 from keeper.margin.batch import available
 from keeper.margin.leaves import split, state_leaves, state_root, state_tree
-from keeper.margin.tree import ZERO, Tree, state_leaf, verify
+from keeper.margin.tree import ZERO, Tree, state_leaf
+from keeper.merkle import verify_proof as verify
 from tests.support import margin_books as support
 
 pytestmark = pytest.mark.skipif("numba" not in available(), reason="numba is not installed")
@@ -37,7 +38,7 @@ def test_every_way_to_the_root_agrees(count: int) -> None:
 
 def test_equal_first_words_are_still_sorted() -> None:
     from keeper.margin.lanes import parent_rows
-    from keeper.margin.tree import node
+    from keeper.merkle import hash_pair as node
 
     a, b = b"\x07" * 31 + b"\x02", b"\x07" * 31 + b"\x01"
     rows = np.frombuffer(a + b + a, np.uint8).reshape(3, 32)
