@@ -77,6 +77,8 @@ class TransferRule:
         for spec in context.network.chains:
             if spec.id not in context.tables or spec.id not in context.cut:
                 continue
+            if spec.contract("Perps") is None:
+                continue
             venue = Clearing(context, spec, ledger, purses, most - len(made))
             decisions, ledger = venue.clear()
             made += decisions

@@ -11,6 +11,7 @@ the vault of the venue's chain, so it never shares a key with a position.
 
 from collections.abc import Mapping
 from enum import IntEnum
+from functools import lru_cache
 
 from keeper.legs import Leg, LegKind
 from keeper.network import ChainSpec, NetworkSpec
@@ -26,7 +27,7 @@ LEDGER_STATE = "transfer"
 
 
 class SystemAccount(IntEnum):
-    """Index of an account whose owner is the zero address: nobody can ask for its tokens."""
+    """Accounts owned by the addresses 0 to 3, which nobody can sign for."""
 
     INSURANCE = 0
     COMMITTEE = 1
@@ -34,25 +35,29 @@ class SystemAccount(IntEnum):
     PROTOCOL = 3
 
 
-HOUSES = 1 << 64
-"""Index of a chain's house is this plus the chain id, far from any other index."""
-
-
 def system_account(network: NetworkSpec, which: SystemAccount) -> bytes:
     """Return a receiver of prices that winners paid; insurance also pays what nobody can."""
-    return network.account(bytes(20), which)
+    return network.account(int(which).to_bytes(20, "big"))
 
 
 def house_account(network: NetworkSpec, chain: ChainId) -> bytes:
-    """Return the account that takes the other side of everything realised at a chain's venue."""
-    return network.account(bytes(20), HOUSES + chain)
+    """Return the account that takes the other side of everything realised at a chain's venue.
+
+    Raises:
+        KeyError: the chain has no venue.
+    """
+    venue = network.chain(chain).contract("Perps")
+    if venue is None:
+        raise KeyError(chain)
+    return network.account(venue)
 
 
 def pot_account(network: NetworkSpec, venue: bytes) -> bytes:
     """Return the account in which a venue collects prices until it splits them."""
-    return network.account(venue)
+    return network.account(venue, 1)
 
 
+@lru_cache(maxsize=8)
 def system_accounts(network: NetworkSpec) -> frozenset[bytes]:
     """Return every account that belongs to no trader: they are never liquidated."""
     found = {system_account(network, which) for which in SystemAccount}
