@@ -49,6 +49,11 @@ IM_PPM = 50_000
 BOND = 10**21
 
 
+def fields(decision: Decision) -> Any:
+    """Return the fields of a decision without their union type."""
+    return decision.fields
+
+
 class Refused(Exception):
     """What a contract would revert with."""
 
@@ -66,8 +71,7 @@ def _spec(chain: ChainId) -> ChainSpec:
         tuple(sorted((name, address(chain, name)) for name in names)),
         (Token(USDC, address(chain, "USDC"), 6), Token(WETH, address(chain, "WETH"), 18)),
         tuple(
-            Feed(market, address(chain, market.hex()))
-            for market in sorted((ETH, BTC, USDC, WETH))
+            Feed(market, address(chain, market.hex())) for market in sorted((ETH, BTC, USDC, WETH))
         ),
         finality_depth=0,
     )
@@ -79,7 +83,7 @@ INSURANCE = system_account(NETWORK, SystemAccount.INSURANCE)
 
 
 def trader(number: int) -> bytes:
-    return NETWORK.account(number.to_bytes(20, "big"))
+    return NETWORK.account((1_000 + number).to_bytes(20, "big"))
 
 
 def _word(value: bytes) -> bytes:
@@ -110,7 +114,9 @@ class ModelChain:
     tasks: dict[bytes, str] = field(default_factory=dict)
     stakes: dict[bytes, int] = field(default_factory=dict)
 
-    def log(self, name: str, signature: str, topics: list[bytes], types: list[str], *data: Any) -> None:
+    def log(
+        self, name: str, signature: str, topics: list[bytes], types: list[str], *data: Any
+    ) -> None:
         at = address(self.id, name)
         log = Log(at, (_topic(signature), *topics), encode(types, data) if types else b"")
         self.table = self.table.apply((log,))
@@ -276,9 +282,7 @@ class World:
 
     # --- what people do
 
-    def deposit(
-        self, account: bytes, chain: ChainId, amount: int, asset: bytes = USDC
-    ) -> None:
+    def deposit(self, account: bytes, chain: ChainId, amount: int, asset: bytes = USDC) -> None:
         model, token = self.chains[chain], self.token(chain, asset)
         model.set_balance(account, token, model.balances.get((account, token), 0) + amount)
         self.moved[chain, token] = self.moved.get((chain, token), 0) + amount
@@ -326,9 +330,7 @@ class World:
     def value(self, market: bytes, size: int) -> int:
         return size * self.prices[market] // (UNIT * 100)
 
-    def increase(
-        self, account: bytes, size: int, market: bytes = ETH, chain: ChainId = B
-    ) -> None:
+    def increase(self, account: bytes, size: int, market: bytes = ETH, chain: ChainId = B) -> None:
         """Open at the price of the moment, within the credit in force."""
         model = self.chains[chain]
         limit, _, expiry = model.credits.get(account, (0, 0, 0))
@@ -388,7 +390,7 @@ class World:
         getattr(self, f"_bring_{decision.kind.lower()}")(model, decision)
 
     def _bring_credit(self, model: ModelChain, decision: Decision) -> None:
-        account, limit, nonce, expiry = decision.fields
+        account, limit, nonce, expiry = fields(decision)
         if nonce <= model.credits.get(account, (0, 0, 0))[1]:
             raise Refused("decision used")
         if nonce < model.credit_nonce.get(account, 0):
@@ -406,7 +408,7 @@ class World:
         )
 
     def _bring_release(self, model: ModelChain, decision: Decision) -> None:
-        account, token, amount, to, nonce, _ = decision.fields
+        account, token, amount, to, nonce, _ = fields(decision)
         if model.requests.get((account, token)) != (amount, to, nonce):
             raise Refused("no such request")
         left = model.balances.get((account, token), 0) - amount
@@ -419,7 +421,7 @@ class World:
         self.moved[model.id, token] -= amount
 
     def _bring_transfer(self, model: ModelChain, decision: Decision) -> None:
-        source, to, token, amount, _, _ = decision.fields
+        source, to, token, amount, _, _ = fields(decision)
         left = model.balances.get((source, token), 0) - amount
         if left < 0:
             raise Refused("balance too low")
@@ -428,7 +430,7 @@ class World:
         model.set_balance(to, token, model.balances.get((to, token), 0) + amount)
 
     def _bring_attestation(self, model: ModelChain, decision: Decision) -> None:
-        (task,) = decision.fields
+        (task,) = fields(decision)
         if task in model.tasks:
             raise Refused("task is done")
         model.tasks[task] = "voided"
@@ -436,7 +438,7 @@ class World:
         model.log("Awards", "Voided(bytes32)", [task], [])
 
     def _bring_penalty(self, model: ModelChain, decision: Decision) -> None:
-        _, keeper, amount, _, _ = decision.fields
+        _, keeper, amount, _, _ = fields(decision)
         model.use("Bonds", decision.leaf)
         self.bond(keeper, max(0, model.stakes.get(keeper, 0) - amount))
 
@@ -456,7 +458,7 @@ class World:
     def execute(self, decision: Decision, keeper: bytes, size: int | None = None) -> int:
         """Liquidate by an award as `keeper`; return the rank."""
         task, account, _, market, most, price, ranks, start, exclusive, step, open_at, lock = (
-            decision.fields
+            fields(decision)
         )
         model = self.chains[decision.chain]
         if task in model.tasks:
@@ -506,8 +508,7 @@ class World:
         late = now >= start + exclusive
         for rank, who in enumerate(ranks):
             if who == keeper and (
-                (rank == 0 and not late)
-                or (rank and now >= start + exclusive + (rank - 1) * step)
+                (rank == 0 and not late) or (rank and now >= start + exclusive + (rank - 1) * step)
             ):
                 return rank
         raise Refused("not your turn")

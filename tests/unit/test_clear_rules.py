@@ -4,14 +4,14 @@ import pytest
 
 from keeper.snapshot.decisions import Decision
 from tests.support.clearing_world import (
-    A,
-    B,
     ETH,
     HOUSE,
     INSURANCE,
-    USD,
     UNIT,
+    USD,
     WETH,
+    A,
+    B,
     Refused,
     World,
     trader,

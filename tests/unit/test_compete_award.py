@@ -6,15 +6,16 @@ from keeper.compete.bids import BidVector
 from keeper.compete.task import Target, bond_lock
 from keeper.snapshot.decisions import Decision
 from tests.support.clearing_world import (
-    A,
-    B,
     BOND,
     ETH,
-    USD,
     UNIT,
+    USD,
+    A,
+    B,
     Refused,
     World,
     address,
+    fields,
     trader,
 )
 
@@ -61,7 +62,7 @@ def test_commit_to_award_takes_two_views() -> None:
     award = auction(world, {K[0]: 10 * USD, K[1]: 7 * USD, K[2]: 9 * USD})
     assert award is not None
     assert world.number - began == 2
-    _, account, venue, market, size, price, ranks, *_ = award.fields
+    _, account, venue, market, size, price, ranks, *_ = fields(award)
     assert (account, venue, market) == (ALICE, VENUE, ETH)
     assert ranks == (K[0], K[2], K[1])
     assert price == 9 * USD
@@ -73,7 +74,7 @@ def test_one_bidder_pays_the_reserve() -> None:
     task = world.competition.tasks[0]
     award = auction(world, {K[0]: 15 * USD})
     assert award is not None
-    assert award.fields[5] == task.reserve
+    assert fields(award)[5] == task.reserve
 
 
 def test_below_the_reserve_nobody_wins() -> None:
@@ -86,7 +87,7 @@ def test_winner_executes_and_the_task_is_over() -> None:
     world = sick_world()
     award = auction(world, {K[0]: 10 * USD, K[1]: 7 * USD})
     assert award is not None
-    mine_to(world, award.fields[7])
+    mine_to(world, fields(award)[7])
     assert world.execute(award, K[0]) == 0
     with pytest.raises(Refused, match="task is done"):
         world.execute(award, K[0])
@@ -108,7 +109,7 @@ def test_early_rank_is_refused_and_fallback_costs_the_winner() -> None:
     world = sick_world()
     award = auction(world, {K[0]: 10 * USD, K[1]: 7 * USD, K[2]: 6 * USD})
     assert award is not None
-    start, exclusive, step = award.fields[7:10]
+    start, exclusive, _step = fields(award)[7:10]
     mine_to(world, start)
     with pytest.raises(Refused, match="not your turn"):
         world.execute(award, K[1])
@@ -118,9 +119,9 @@ def test_early_rank_is_refused_and_fallback_costs_the_winner() -> None:
     assert world.execute(award, K[1]) == 1
     world.view()
     (penalty,) = only(world, "Penalty")
-    task, keeper, amount, beneficiary, _ = penalty.fields
-    assert (task, keeper, beneficiary) == (award.fields[0], K[0], K[1])
-    assert amount == award.fields[11]
+    task, keeper, amount, beneficiary, _ = fields(penalty)
+    assert (task, keeper, beneficiary) == (fields(award)[0], K[0], K[1])
+    assert amount == fields(award)[11]
     world.bring(penalty)
     world.view()
     assert only(world, "Penalty") == []
@@ -137,7 +138,7 @@ def test_late_bid_loses_by_certificate() -> None:
     world.reveal(late)
     world.view()
     (award,) = only(world, "Award")
-    assert award.fields[6] == (K[0],)
+    assert fields(award)[6] == (K[0],)
 
 
 def test_a_commitment_fewer_than_f_plus_1_saw_is_not_frozen() -> None:
@@ -161,11 +162,11 @@ def test_selective_non_reveal_is_fined_and_excluded() -> None:
     assert only(world, "Award") == []
     world.view()
     (award,) = only(world, "Award")
-    assert award.fields[6] == (K[0],)
+    assert fields(award)[6] == (K[0],)
     (penalty,) = only(world, "Penalty")
     rules = world.parameters.competition
-    assert penalty.fields[1] == K[1]
-    assert penalty.fields[2] == rules.no_reveal_penalty * rules.bond_per_unit
+    assert fields(penalty)[1] == K[1]
+    assert fields(penalty)[2] == rules.no_reveal_penalty * rules.bond_per_unit
 
 
 def test_a_reveal_one_view_late_still_counts() -> None:
@@ -178,7 +179,7 @@ def test_a_reveal_one_view_late_still_counts() -> None:
     world.reveal(second)
     world.view()
     (award,) = only(world, "Award")
-    assert award.fields[6] == (K[1], K[0])
+    assert fields(award)[6] == (K[1], K[0])
     assert only(world, "Penalty") == []
 
 
@@ -195,7 +196,7 @@ def test_two_commitments_for_one_view_exclude_and_cost() -> None:
     world.view()
     assert world.competition.revealing == ()
     (penalty,) = only(world, "Penalty")
-    assert penalty.fields[1] == K[0]
+    assert fields(penalty)[1] == K[0]
 
 
 def test_garbage_behind_a_commitment_is_fined() -> None:
@@ -211,7 +212,7 @@ def test_garbage_behind_a_commitment_is_fined() -> None:
         world.reveals[i].add(keccak(body))
     world.view()
     (penalty,) = only(world, "Penalty")
-    assert penalty.fields[1] == K[0]
+    assert fields(penalty)[1] == K[0]
     assert only(world, "Award") == []
 
 
@@ -223,8 +224,8 @@ def test_someone_elses_vector_wins_nothing() -> None:
     world.reveal(honest)
     world.view()
     (award,) = only(world, "Award")
-    assert award.fields[6] == (K[0],)
-    assert [penalty.fields[1] for penalty in only(world, "Penalty")] == [K[1]]
+    assert fields(award)[6] == (K[0],)
+    assert [fields(penalty)[1] for penalty in only(world, "Penalty")] == [K[1]]
 
 
 @pytest.mark.parametrize("status", [0, 2, 3, 4])
@@ -261,14 +262,14 @@ def test_high_bid_and_no_show_locks_what_it_risks() -> None:
     cheap = world.competition.tasks[0].lock
     award = auction(world, {K[0]: 500 * USD, K[1]: 400 * USD})
     assert award is not None
-    assert award.fields[11] >= 400 * USD * world.parameters.competition.bond_per_unit > cheap
+    assert fields(award)[11] >= 400 * USD * world.parameters.competition.bond_per_unit > cheap
 
 
 def test_shill_second_bid_pays_if_it_wins() -> None:
     world = sick_world()
     award = auction(world, {K[0]: 10 * USD, K[1]: 11 * USD})
     assert award is not None
-    assert award.fields[6][0] == K[1]
+    assert fields(award)[6][0] == K[1]
     assert world.competition.awards[0].lock > 0
 
 
@@ -304,7 +305,7 @@ def test_heal_then_sicken_is_a_new_task_and_no_punishment() -> None:
     world.bring(void)
     world.view()
     (task,) = world.competition.tasks
-    assert task.id != award.fields[0]
+    assert task.id != fields(award)[0]
 
 
 def test_lapsed_award_of_a_sick_account_is_punished_once_and_made_again() -> None:
@@ -315,7 +316,7 @@ def test_lapsed_award_of_a_sick_account_is_punished_once_and_made_again() -> Non
     world.view()
     (void,) = only(world, "Attestation")
     (penalty,) = only(world, "Penalty")
-    assert penalty.fields[1] == K[0]
+    assert fields(penalty)[1] == K[0]
     world.bring(void)
     world.view()
     assert only(world, "Penalty") == []
