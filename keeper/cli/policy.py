@@ -282,6 +282,48 @@ def follow(record: Path, seconds: float) -> Iterator[Entry]:
 
 
 @app.command()
+def drill(
+    rpc: Annotated[str, typer.Option(help="Endpoint of the chain to copy; nothing is sent to it.")],
+    pool: Annotated[str, typer.Option(help="Aave v3 Pool.")],
+    data: Annotated[str, typer.Option(help="Aave v3 protocol data provider.")],
+    oracle: Annotated[str, typer.Option(help="Aave v3 oracle.")],
+    token: Annotated[list[str], typer.Option(help="SYMBOL=ADDRESS of a reserve; repeat.")],
+    falls: Annotated[str, typer.Option(help="Symbol of the collateral whose price falls.")],
+    chain: Annotated[int, typer.Option(help="Id of the chain.")] = 1,
+    policy: Annotated[str, typer.Option(help="Policy to drill.")] = "liquidation",
+    config: ConfigFile = None,
+    from_block: Annotated[int, typer.Option(help="Look for borrowers from here.")] = 0,
+    cache: Annotated[Path, typer.Option(help="Where the local chain's binary is kept.")] = Path(
+        ".cache/anvil"
+    ),
+    as_json: JsonFlag = False,
+) -> None:
+    """Make every account liquidatable on a copy of a chain, and liquidate each.
+
+    Ends with status 1 when one was not.
+    """
+    from keeper.cli import policy_drill as drills
+
+    with plain_errors():
+        tokens = dict(one.split("=", 1) for one in token)
+        target = drills.target_of(rpc, chain, (pool, data, oracle), tokens, falls, from_block)
+        spec = discover.spec_of(policy, read_config(config), budget_ms=5_000)
+        work = partial(trio.run, drills.drill, target, spec, cache)
+        found = with_progress(0, as_json, lambda step: work(step))
+    if as_json:
+        print_json(found.as_json())
+    else:
+        rows = [
+            (x.account, "yes" if x.liquidated else "NO", x.closes, report.money(x.realised), x.why)
+            for x in found.lines
+        ]
+        print_table(("account", "liquidated", "closes", "realised USD", "why"), rows)
+        console().print(f"{found.liquidated} of {found.accounts} accounts liquidated")
+    if not found.complete:
+        raise typer.Exit(1)
+
+
+@app.command()
 def shadow(
     policy: PolicyName,
     record: Annotated[Path, typer.Argument(help="Record that a running node writes.")],

@@ -19,6 +19,7 @@ from keeper.execute.intent import Intent, Lane, Outcome
 from keeper.execute.profit import NATIVE, Coin, Price, profit
 from keeper.execute.service import SCHEDULES, Executor
 from keeper.hashing import keccak
+from keeper.legs import Leg
 from keeper.plan import Step, StepKind
 from keeper.units import PPM, BlockNumber, Wei
 from keeper.venue import aave_v3, perp_v2, uniswap_v3
@@ -204,6 +205,7 @@ class AaveVenue:
             return row, None
         largest = max(debts, key=lambda leg: leg.size * self._unit(leg.market))
         name = market.pool + user + at.hash
+        gas = await self._gas_of(user, legs, largest, at)
         task = Task(
             keccak(name),
             row.account,
@@ -218,10 +220,20 @@ class AaveVenue:
             ),
             0,
             0,
-            aave_v3.LIQUIDATION_GAS + SWAP_GAS,
+            gas + (SWAP_GAS if self._pairs else 0),
             close_ppm=aave_v3.close_ppm(health),
         )
         return row, task
+
+    async def _gas_of(self, user: bytes, legs: list[Leg], debt: Leg, at: BlockRef) -> int:
+        """Return the gas of liquidating a user's largest collateral, tried at the block."""
+        held = [leg for leg in legs if leg.kind == api.COLLATERAL]
+        if not held:
+            return aave_v3.LIQUIDATION_GAS
+        best = max(held, key=lambda leg: leg.size * self._unit(leg.market))
+        call = aave_v3.liquidation(self._market, best.market, debt.market, user, debt.size // 4)
+        ran = await self._chain.simulate(Read(call.to, call.data, self._keeper), at)
+        return ran.gas if ran.ok and ran.gas else aave_v3.LIQUIDATION_GAS
 
     def _unit(self, asset: bytes) -> int:
         reserve = self._market.reserve(asset)

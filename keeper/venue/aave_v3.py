@@ -146,6 +146,11 @@ def liquidate(market: Market, step: Step, user: bytes) -> Call:
     size, debt, collateral = names["size"], names["market"], names["collateral"]
     if not isinstance(size, int) or not isinstance(debt, bytes) or isinstance(collateral, int):
         raise ValueError(f"step {step.id!r} has arguments of the wrong kind")
+    return liquidation(market, collateral, debt, user, size)
+
+
+def liquidation(market: Market, collateral: bytes, debt: bytes, user: bytes, size: int) -> Call:
+    """Return the call that repays `size` of one asset of a user's debt for one collateral."""
     return Call(
         market.chain,
         market.pool,

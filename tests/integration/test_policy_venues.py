@@ -1,5 +1,6 @@
 """The liquidation policy on unmodified Aave v3 and Perpetual Protocol v2, live, on a real chain."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -7,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import trio
+from eth_utils.address import to_checksum_address
 
 from keeper.chain.evm import EvmChain
 from keeper.chain.finality import Depth
 from keeper.cli.policy_desk import AaveVenue, Done, PerpVenue, Venue, execute
+from keeper.cli.policy_drill import drill, target_of
 from keeper.execute.intent import Lane, Mode, Status
 from keeper.execute.ledger import Ledger
 from keeper.execute.service import Executor
@@ -19,7 +22,7 @@ from keeper.units import PPM, ChainId, symbol
 from keeper.venue import aave_v3, perp_v2, uniswap_v3
 from policies.api import Act, MarketView
 from policies.host import PolicyHost, PolicySpec
-from tests.support.anvil import anvil_binary, chain_of
+from tests.support.anvil import CACHE, anvil_binary, chain_of
 from tests.support.policy_contracts import (
     LATER,
     MOST,
@@ -75,8 +78,8 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench_of(binary: Path) -> AsyncIterator[Bench]:
-    async with chain_of(binary, CHAIN) as anvil:
+async def bench_of(binary: Path, **changes: tuple[str, ...]) -> AsyncIterator[Bench]:
+    async with chain_of(binary, CHAIN, **changes) as anvil:
         chain = EvmChain(CHAIN, [anvil.url], Depth(1), attempt_s=10)
         shop = Workshop(anvil)
         try:
@@ -108,6 +111,14 @@ class Lending:
     market: aave_v3.Market
 
 
+async def borrow(pool: Contract, weth: Contract, usdc: Contract, person: str, debt: int) -> None:
+    """Supply 10 WETH and borrow dollars on it."""
+    await weth.tx("mint", 10 * ETHER, sender=person)
+    await weth.tx("approve", pool.address, MOST, sender=person)
+    await pool.tx("supply", weth.address, 10 * ETHER, person, 0, sender=person)
+    await pool.tx("borrow", usdc.address, debt * USD, 2, 0, person, sender=person)
+
+
 async def lending(bench: Bench, borrowers: int, price: int) -> Lending:
     """Aave with borrowers at 10 WETH against 15,000 USDC, then ETH at `price`."""
     shop = bench.shop
@@ -123,10 +134,7 @@ async def lending(bench: Bench, borrowers: int, price: int) -> Lending:
     await usdc.tx("approve", pool.address, MOST, sender=lender)
     await pool.tx("supply", usdc.address, 50_000_000 * USD, lender, 0, sender=lender)
     for person in shop.people[4 : 4 + borrowers]:
-        await weth.tx("mint", 10 * ETHER, sender=person)
-        await weth.tx("approve", pool.address, MOST, sender=person)
-        await pool.tx("supply", weth.address, 10 * ETHER, person, 0, sender=person)
-        await pool.tx("borrow", usdc.address, 15_000 * USD, 2, 0, person, sender=person)
+        await borrow(pool, weth, usdc, person, 15_000)
     await usdc.tx("mint", 100_000 * USD, sender=keeper)
     await usdc.tx("approve", pool.address, MOST, sender=keeper)
     await weth.tx("approve", dex.router.address, MOST, sender=keeper)
@@ -242,3 +250,35 @@ async def test_a_position_on_perpetual_protocol_is_liquidated_live(anvil_binary:
         assert done.succeeded, done.outcomes
         assert within(done.realised, done.predicted), (done.realised, done.predicted)
         assert await perp.balance.call("getTakerPositionSize", trader, base) == held - int(act.size)
+
+
+async def test_a_drill_liquidates_all_fifty_accounts_of_a_copy(anvil_binary: Path) -> None:
+    async with bench_of(anvil_binary, extra=("--auto-impersonate",)) as bench:
+        shop = bench.shop
+        made = await lending(bench, 0, 2_000)
+        people = [
+            to_checksum_address((0xD0000 + number).to_bytes(20, "big")) for number in range(50)
+        ]
+        for place, person in enumerate(people):
+            await shop.anvil.rpc.call("anvil_setBalance", [person, hex(10 * ETHER)])
+            await borrow(made.aave.pool, made.weth, made.usdc, person, 6_000 + 190 * place)
+        here = await shop.anvil.rpc.call("eth_blockNumber")
+        target = target_of(
+            shop.anvil.url,
+            CHAIN,
+            (made.aave.pool.address, made.aave.data.address, made.aave.oracle.address),
+            {"WETH": made.weth.address, "USDC": made.usdc.address},
+            "WETH",
+            0,
+        )
+        spec = PolicySpec("liquidation", "policies.liquidation:Liquidation", {}, budget_ms=5_000)
+        with trio.fail_after(150):
+            report = await drill(target, spec, CACHE)
+        assert report.accounts == 50
+        assert report.complete, [line for line in report.lines if not line.liquidated]
+        assert {line.account for line in report.lines} == {person.lower() for person in people}
+        totals = [sum(x.realised for x in report.lines), sum(x.predicted for x in report.lines)]
+        assert within(*totals, ppm=20_000), totals
+        assert all(line.health_before_ppm < PPM <= line.health_after_ppm for line in report.lines)
+        assert json.loads(json.dumps(report.as_json()))["complete"]
+        assert await shop.anvil.rpc.call("eth_blockNumber") == here, "the original is untouched"

@@ -1,0 +1,348 @@
+"""`keeper policy drill`: liquidate every account, on a copy, before the day it matters.
+
+    chain ──fork──▶ copy ─▶ price feeds replaced by ones we move ─▶ price falls step by step
+                              each account below 1 ─▶ policy ─▶ executor, live ─▶ report line
+
+The copy is a local chain that forks the one given; nothing is ever sent to the original. An account
+counts as liquidated when its transaction succeeded and its health rose or its debt is gone. What
+the policy declined is asked again a step lower, until it acts or the price has no further to fall.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from keeper.chain.evm import EvmChain
+from keeper.chain.finality import Depth
+from keeper.chain.port import BlockRef
+from keeper.cli.policy_desk import AaveVenue, execute, outputs
+from keeper.devnet.chains import Anvil, AnvilSpec, ensure_anvil, run_anvil
+from keeper.errors import LocalError
+from keeper.execute.intent import Lane, Mode
+from keeper.execute.ledger import Ledger
+from keeper.execute.service import Executor
+from keeper.execute.signer import Signer
+from keeper.hashing import keccak
+from keeper.store import Store
+from keeper.units import PPM, BlockNumber, ChainId, symbol
+from keeper.venue import aave_v3
+from policies.api import Act, MarketView, Skip
+from policies.host import PolicyHost, PolicySpec
+
+FALL_PPM = 30_000
+"""One step of the price: 3 %, so an account is met just below 1, as in a real fall."""
+MAX_STEPS = 60
+"""0.97**60 is 16 % of the price at the start."""
+ROUNDS = 6
+"""Closes per account and price: a close factor of a half needs several."""
+FUNDS = 10**15
+"""Units of each token the drill's keeper is given on the copy, times its decimals' scale."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One account of the report."""
+
+    account: str
+    liquidated: bool
+    price_ppm: int
+    closes: int
+    predicted: int
+    realised: int
+    health_before_ppm: int
+    health_after_ppm: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drill:
+    """The report."""
+
+    accounts: int
+    liquidated: int
+    lines: tuple[Line, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every account was liquidated."""
+        return self.liquidated == self.accounts
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as plain data."""
+        return {**asdict(self), "complete": self.complete}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What to drill.
+
+    Args:
+        url: endpoint of the chain to copy.
+        chain: its id.
+        market: the pool without reserves; they are read.
+        tokens: (32-byte symbol, token address) of the reserves to look at.
+        collateral: the asset whose price falls.
+        first_block: where to look for borrowers from.
+    """
+
+    url: str
+    chain: ChainId
+    market: aave_v3.Market
+    tokens: tuple[tuple[bytes, bytes], ...]
+    collateral: bytes
+    first_block: int = 0
+
+
+def target_of(
+    url: str,
+    chain: int,
+    contracts: tuple[str, str, str],
+    tokens: Mapping[str, str],
+    falls: str,
+    first_block: int,
+) -> Target:
+    """Return a target from text.
+
+    Raises:
+        ValueError: an address has not 20 bytes, or the falling collateral is none of the tokens.
+    """
+    pool, data, oracle = (_address(text) for text in contracts)
+    if falls not in tokens:
+        raise ValueError(f"{falls} is none of {', '.join(tokens)}")
+    return Target(
+        url,
+        ChainId(chain),
+        aave_v3.Market(ChainId(chain), pool, data, oracle),
+        tuple((symbol(name), _address(text)) for name, text in tokens.items()),
+        symbol(falls),
+        first_block,
+    )
+
+
+def _address(text: str) -> bytes:
+    raw = bytes.fromhex(text.removeprefix("0x"))
+    if len(raw) != 20:
+        raise ValueError(f"{text!r} is no address")
+    return raw
+
+
+Progress = Callable[[str, int], None]
+
+
+def constant_code(answer: int) -> str:
+    """Return code that answers every call with one number: PUSH32 n, MSTORE, RETURN."""
+    return f"0x7f{answer:064x}60005260206000f3"
+
+
+class _Floor:
+    """The copy: its feeds move when told, and its keeper has funds."""
+
+    def __init__(self, anvil: Anvil, chain: EvmChain, target: Target) -> None:
+        self.anvil, self.chain, self.target = anvil, chain, target
+        self.market = target.market
+        self.keeper = Signer(anvil.key(9)).address
+        self._start: dict[bytes, int] = {}
+        self._feeds: dict[bytes, bytes] = {}
+
+    async def head(self) -> BlockRef:
+        return (await self.chain.head()).ref
+
+    async def prepare(self) -> None:
+        """Read the reserves, take over the feeds, and give the keeper funds and allowances."""
+        target, at = self.target, await self.head()
+        reads = [aave_v3.reserve_read(target.market, token) for _, token in target.tokens]
+        found = await outputs(self.chain, reads, at)
+        reserves = tuple(
+            aave_v3.reserve_of(asset, token, data)
+            for (asset, token), data in zip(target.tokens, found, strict=True)
+        )
+        self.market = replace(
+            target.market, reserves=tuple(sorted(reserves, key=lambda x: x.asset))
+        )
+        prices = await outputs(self.chain, aave_v3.price_reads(self.market), at)
+        self._start = aave_v3.prices_of(self.market, prices)
+        for one in self.market.reserves:
+            (data,) = await outputs(self.chain, [aave_v3.source_read(self.market, one.token)], at)
+            self._feeds[one.asset] = aave_v3.source_of(data)
+            await self._fund(one)
+
+    async def _fund(self, reserve: aave_v3.Reserve) -> None:
+        """Give the keeper a balance by writing the token's storage, where it can be found."""
+        amount = FUNDS * 10**reserve.decimals
+        at = await self.head()
+        read = aave_v3.approve(self.market.chain, reserve.token, self.market.pool, 2**256 - 1)
+        for slot in range(12):
+            place = keccak(self.keeper.rjust(32, b"\0") + slot.to_bytes(32, "big"))
+            before = await self._storage(reserve.token, place)
+            await self._store(reserve.token, place, amount)
+            if await self._balance(reserve.token) == amount:
+                break
+            await self._store(reserve.token, place, before)
+        else:
+            raise LocalError(
+                "cannot give the drill's keeper a balance",
+                where=f"token 0x{reserve.token.hex()} at block {at.number}",
+                remedy="the token keeps balances in an unusual place; leave it out of the drill",
+            )
+        await self.anvil.rpc.call(
+            "eth_sendTransaction",
+            [
+                {
+                    "from": "0x" + self.keeper.hex(),
+                    "to": "0x" + read.to.hex(),
+                    "data": "0x" + read.data.hex(),
+                }
+            ],
+        )
+        await self.anvil.mine()
+
+    async def _storage(self, token: bytes, place: bytes) -> int:
+        where = ["0x" + token.hex(), "0x" + place.hex(), "latest"]
+        return int(await self.anvil.rpc.call("eth_getStorageAt", where), 16)
+
+    async def _store(self, token: bytes, place: bytes, value: int) -> None:
+        where = ["0x" + token.hex(), "0x" + place.hex(), f"0x{value:064x}"]
+        await self.anvil.rpc.call("anvil_setStorageAt", where)
+        await self.anvil.mine()
+
+    async def _balance(self, token: bytes) -> int:
+        data = keccak(b"balanceOf(address)")[:4] + self.keeper.rjust(32, b"\0")
+        answer = await self.chain.call(token, data, await self.head())
+        return int.from_bytes(answer[:32], "big")
+
+    async def fall(self, price_ppm: int) -> None:
+        """Set the collateral's price to a share of where it started."""
+        price = self._start[self.target.collateral] * price_ppm // PPM
+        feed = "0x" + self._feeds[self.target.collateral].hex()
+        await self.anvil.rpc.call("anvil_setCode", [feed, constant_code(price)])
+        await self.anvil.mine()
+
+    async def borrowers(self) -> tuple[bytes, ...]:
+        """Return who ever borrowed from the pool and still owes."""
+        logs = await self.chain.history(
+            [self.market.pool],
+            BlockNumber(self.target.first_block),
+            await self.head(),
+            [aave_v3.BORROW],
+        )
+        users = aave_v3.borrowers(logs)
+        return tuple([user for user in users if await self.health(user) < 2**62])
+
+    async def health(self, user: bytes) -> int:
+        """Return a user's health factor in ppm; 2**62 when nothing is owed."""
+        read = aave_v3.account_data_read(self.market, user)
+        (data,) = await outputs(self.chain, [read], await self.head())
+        return aave_v3.health_of(data)
+
+
+class _Session:
+    """One drill: the policy, the executor, and what each account came to."""
+
+    def __init__(self, floor: _Floor, host: PolicyHost, executor: Executor) -> None:
+        self.floor, self.host, self.executor = floor, host, executor
+        coin = floor.target.collateral
+        self.venue = AaveVenue(floor.chain, floor.market, (), floor.keeper, coin)
+        self._views = 0
+
+    async def view(self, user: bytes) -> MarketView:
+        self._views += 1
+        return await self.venue.view([user], self._views, self._views * 1_000)
+
+    async def close(self, user: bytes, price_ppm: int) -> Line:
+        """Let the policy close one account at the present price."""
+        before = health = await self.floor.health(user)
+        predicted = realised = closes = 0
+        why = "the policy saw no task"
+        for _ in range(ROUNDS):
+            view = await self.view(user)
+            outcome = await self.host.outcome(view)
+            acts = [one for one in outcome.decisions if isinstance(one, Act)]
+            if not acts:
+                skips = [one.why for one in outcome.decisions if isinstance(one, Skip)]
+                why = outcome.fault or "; ".join(skips) or why
+                break
+            done = await execute(
+                self.executor, self.floor.chain, self.venue, acts[0], view.view, self.floor.keeper
+            )
+            if not done.succeeded:
+                why = f"{done.outcomes[-1].status.value}: {done.outcomes[-1].detail}"
+                break
+            closes += 1
+            predicted, realised = predicted + done.predicted, realised + done.realised
+            health, why = await self.floor.health(user), acts[0].why
+            if health >= PPM:
+                break
+        healed = closes > 0 and health > before
+        name = "0x" + user.hex()
+        return Line(name, healed, price_ppm, closes, predicted, realised, before, health, why)
+
+
+async def drill(
+    target: Target, spec: PolicySpec, cache: Path, progress: Progress = lambda _label, _done: None
+) -> Drill:
+    """Return the report of a drill on a copy of a chain.
+
+    Args:
+        target: what to copy and whom to liquidate.
+        spec: the policy; it needs no swap to act, seized collateral is counted at the price.
+        cache: where the local chain's binary is kept.
+        progress: told (label, accounts done).
+
+    Raises:
+        LocalError: there is nobody to liquidate, or the copy cannot be made.
+    """
+    binary = await trio.to_thread.run_sync(ensure_anvil, cache)
+    copy = AnvilSpec(target.chain, block_time_s=None, extra=("--fork-url", target.url))
+    async with run_anvil(binary, copy) as anvil:
+        chain = EvmChain(target.chain, [anvil.url], Depth(1), attempt_s=20)
+        try:
+            floor = _Floor(anvil, chain, target)
+            await floor.prepare()
+            users = await floor.borrowers()
+            if not users:
+                raise LocalError(
+                    "nobody owes anything here", where=f"pool 0x{target.market.pool.hex()}",
+                    remedy="check --pool and --from-block",
+                )  # fmt: skip
+            lines = await _fall(floor, spec, users, anvil.key(9), progress)
+        finally:
+            await chain.aclose()
+    liquidated = sum(line.liquidated for line in lines)
+    return Drill(len(users), liquidated, tuple(lines))
+
+
+async def _fall(
+    floor: _Floor, spec: PolicySpec, users: Sequence[bytes], key: bytes, progress: Progress
+) -> list[Line]:
+    """Lower the price step by step until every account was closed."""
+    store, host = Store(":memory:"), PolicyHost(spec)
+    keys = {(floor.market.chain, Lane.URGENT): lambda: key}
+    chains = {floor.market.chain: floor.chain}
+    executor = Executor(Ledger(store), chains, Mode.LIVE, keys, poll_s=0.02)
+    done: dict[bytes, Line] = {}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(executor.run)
+        await nursery.start(host.run)
+        session = _Session(floor, host, executor)
+        price_ppm = PPM
+        for _ in range(MAX_STEPS):
+            for user in users:
+                closed = user in done and done[user].liquidated
+                if closed or await floor.health(user) >= PPM:
+                    continue
+                done[user] = await session.close(user, price_ppm)
+                progress("accounts", sum(line.liquidated for line in done.values()))
+            if all(user in done and done[user].liquidated for user in users):
+                break
+            price_ppm = price_ppm * (PPM - FALL_PPM) // PPM
+            await floor.fall(price_ppm)
+        nursery.cancel_scope.cancel()
+    store.close()
+    never = "never fell below a health of 1"
+    return [
+        done.get(user, Line("0x" + user.hex(), False, price_ppm, 0, 0, 0, 0, 0, never))
+        for user in users
+    ]
