@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import trio
 
-from keeper.chain import codec, mpt
+from keeper.chain import codec, mpt, receipts
 from keeper.chain.endpoints import Endpoints
 from keeper.chain.finality import Anchored, Depth, FinalityRule, Tag
 from keeper.chain.http import HttpRpc
@@ -72,6 +72,8 @@ class EvmChain:
         poll_s: how often to look when no subscription wakes us.
         stall_s: without a new block for so long, the chain counts as stalled.
         attempt_s: how long one endpoint may take for one answer.
+        prove_logs: rebuild the receipts trie of every block read, so that `logs` believes no
+            endpoint at all; for chains whose receipts are encoded as Ethereum's.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class EvmChain:
         stall_s: float = 30.0,
         attempt_s: float = 2.0,
         window: int = WINDOW,
+        prove_logs: bool = False,
     ) -> None:
         rpcs = [connect(each) if isinstance(each, str) else each for each in endpoints]
         self.id = chain
@@ -92,7 +95,7 @@ class EvmChain:
         self.finality: FinalityRule = finality or Tag()
         self.tracker = Tracker(window)
         self._window, self._poll_s, self._stall_s = window, poll_s, stall_s
-        self._hint = trio.Event()
+        self._hint, self._prove_logs = trio.Event(), prove_logs
 
     # following -------------------------------------------------------------------------------
 
@@ -263,7 +266,9 @@ class EvmChain:
     async def logs(
         self, addresses: Sequence[bytes], at: BlockRef, topics: Sequence[bytes] = ()
     ) -> tuple[Log, ...]:
-        """Return the logs of one block, as a quorum has them."""
+        """Return the logs of one block: proven, or as a quorum has them."""
+        if self._prove_logs:
+            return await self._proven_logs(addresses, at, topics)
         query = {**_log_filter(addresses, topics), "blockHash": codec.to_hex(at.hash)}
 
         async def fetch(rpc: Rpc) -> tuple[Log, ...] | None:
@@ -284,6 +289,33 @@ class EvmChain:
         if logs is None:
             raise RemoteFault("endpoints", Reason.MISSING_BLOCK, str(at))
         return logs
+
+    async def _proven_logs(
+        self, addresses: Sequence[bytes], at: BlockRef, topics: Sequence[bytes]
+    ) -> tuple[Log, ...]:
+        header = await self.block(at.hash)
+        if header is None:
+            raise RemoteFault("endpoints", Reason.MISSING_BLOCK, str(at))
+        params = [codec.to_hex(at.hash)]
+
+        async def fetch(rpc: Rpc) -> tuple[Log, ...]:
+            found = await rpc.call("eth_getBlockReceipts", params)
+            try:
+                return receipts.proven_logs(header, found)
+            except mpt.BadProof as error:
+                raise RemoteFault(rpc.name, Reason.BAD_PROOF, str(error)) from error
+            except ValueError as error:
+                raise RemoteFault(rpc.name, Reason.MALFORMED, str(error)) from error
+
+        logs = await self.endpoints.ask(fetch)
+        wanted, first = frozenset(addresses), frozenset(topics)
+        return tuple(
+            [
+                log
+                for log in logs
+                if log.address in wanted and (not first or first.intersection(log.topics[:1]))
+            ]
+        )
 
     async def history(
         self,

@@ -21,7 +21,7 @@ class BadProof(ValueError):
     """The proof does not lead from the root to the fact."""
 
 
-def _nibbles(raw: bytes) -> bytes:
+def nibbles(raw: bytes) -> bytes:
     """Return the hex digits of bytes, one per byte."""
     return bytes.fromhex("".join(["0" + digit for digit in raw.hex()]))
 
@@ -30,11 +30,11 @@ def _segment(packed: rlp.Item) -> tuple[bytes, bool]:
     """Return (nibbles, is a leaf) of a hex-prefix encoded path."""
     if not isinstance(packed, bytes) or not packed:
         raise BadProof("path is empty")
-    nibbles = _nibbles(packed)
-    flag = nibbles[0]
-    if flag > 3 or (not flag & 1 and nibbles[1] != 0):
+    digits = nibbles(packed)
+    flag = digits[0]
+    if flag > 3 or (not flag & 1 and digits[1] != 0):
         raise BadProof("path prefix is not canonical")
-    return (nibbles[1:] if flag & 1 else nibbles[2:]), bool(flag & 2)
+    return (digits[1:] if flag & 1 else digits[2:]), bool(flag & 2)
 
 
 def prove(root: bytes, key: bytes, proof: Sequence[bytes]) -> bytes | None:
@@ -47,7 +47,7 @@ def prove(root: bytes, key: bytes, proof: Sequence[bytes]) -> bytes | None:
         if proof and list(proof) != [b"\x80"]:
             raise BadProof("nodes under the empty root")
         return None
-    used, path = 0, _nibbles(key)
+    used, path = 0, nibbles(key)
     want: rlp.Item = root
     value: rlp.Item = b""
     while True:

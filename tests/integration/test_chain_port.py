@@ -23,11 +23,18 @@ GWEI = 10**9
 Open = Callable[..., AbstractAsyncContextManager[Knobs]]
 
 
-@pytest.fixture(params=["simulated", pytest.param("evm", marks=pytest.mark.anvil)])
+@pytest.fixture(
+    params=[
+        "simulated",
+        pytest.param("evm", marks=pytest.mark.anvil),
+        pytest.param("evm, proven logs", marks=pytest.mark.anvil),
+    ]
+)
 def knobs(request: pytest.FixtureRequest) -> Open:
     if request.param == "simulated":
         return cast(Open, simulated_knobs)
-    return cast(Open, partial(evm_knobs, request.getfixturevalue("anvil_binary")))
+    binary = request.getfixturevalue("anvil_binary")
+    return cast(Open, partial(evm_knobs, binary, prove_logs=request.param != "evm"))
 
 
 def signed(nonce: int, data: bytes, *, price: int = 10 * GWEI, to: bytes = ECHO) -> bytes:

@@ -94,12 +94,21 @@ class EvmKnobs:
 
 
 @asynccontextmanager
-async def evm_knobs(binary: Path, *, depth: int = 2, window: int = 256) -> AsyncIterator[EvmKnobs]:
+async def evm_knobs(
+    binary: Path, *, depth: int = 2, window: int = 256, prove_logs: bool = False
+) -> AsyncIterator[EvmKnobs]:
     """A real chain that mines when told, with ECHO, at block 2."""
     async with chain_of(binary, CHAIN, no_mining=True) as anvil:
         await anvil.rpc.call("anvil_setCode", ["0x" + ECHO.hex(), ECHO_CODE])
         await anvil.mine()
-        chain = EvmChain(CHAIN, [anvil.url], Depth(depth), poll_s=0.02, window=window)
+        chain = EvmChain(
+            CHAIN,
+            [anvil.url],
+            Depth(depth),
+            poll_s=0.02,
+            window=window,
+            prove_logs=prove_logs,
+        )
         try:
             yield EvmKnobs(chain, anvil)
         finally:

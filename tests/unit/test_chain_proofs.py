@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trie.hexary import HexaryTrie
 
-from keeper.chain import mpt, rlp
+from keeper.chain import mpt, receipts, rlp
 from keeper.hashing import keccak
 
 items: st.SearchStrategy[rlp.Item] = st.recursive(
@@ -144,3 +144,13 @@ def test_malformed_slots_are_refused(value: bytes) -> None:
     root, trie = build({(1).to_bytes(32, "big"): value})
     with pytest.raises(mpt.BadProof):
         mpt.prove_slot(root, 1, proof_of(trie, (1).to_bytes(32, "big")))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 16, 17, 127, 128, 129, 300])
+def test_an_ordered_trie_has_the_reference_root(count: int) -> None:
+    rng = random.Random(count)
+    values = [rng.randbytes(rng.choice((1, 10, 31, 32, 33, 200))) for _ in range(count)]
+    trie: Any = HexaryTrie({})
+    for index, value in enumerate(values):
+        trie[rlp.encode(rlp.integer(index))] = value
+    assert receipts.ordered_root(values) == trie.root_hash
