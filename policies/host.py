@@ -478,6 +478,7 @@ class PolicyHost:
             self._nursery.start_soon(child.drain)
             self._quiet_until = 0.0
             self._fault_times.clear()
+            self.last = None
         if old_child is not None:
             await old_child.close()
         return Reload(len(self._recent), differ, True, "", boot_ms)
