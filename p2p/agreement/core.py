@@ -101,7 +101,6 @@ class Agreement:
         self.view = 0
         self.closed_at: int | None = None
         self.heads: tuple[tuple[int, int], ...] = ()
-        """(chain, height) pairs that heartbeats carry; the driver sets them."""
         self._signer, self._application, self._log = signer, application, log
         self._tally = Tally(committee)
         self._mine: dict[int, dict[Kind, Vote]] = {}
@@ -256,17 +255,9 @@ class Agreement:
         self._take_history(history, now)
         return self._flush(now)
 
-    def step_clock(self, by_s: float) -> None:
-        """Move every deadline with a clock that was set; a driver's clock should not jump."""
-
-        def moved(moment: float | None) -> float | None:
-            return None if moment is None else moment + by_s
-
-        self._view_deadline, self._resend_at = moved(self._view_deadline), moved(self._resend_at)
-        self._need_at, self._propose_at = moved(self._need_at), moved(self._propose_at)
-        self._heartbeat_at = moved(self._heartbeat_at)
-        self._sync_at += by_s
-        self._presence.step_clock(by_s)
+    def show(self, heads: tuple[tuple[int, int], ...], now: float) -> None:
+        """Set what heartbeats carry from now on: (chain, height) pairs."""
+        self.heads = heads
 
     def heartbeat(self, now: float) -> Heartbeat:
         """Return where this keeper stands."""

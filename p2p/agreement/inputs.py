@@ -56,13 +56,13 @@ class Jump:
 
 
 @dataclass(frozen=True, slots=True)
-class Stepped:
-    """The clock was set: every deadline moves with it."""
+class Shown:
+    """The driver set what heartbeats carry: (chain, height) pairs."""
 
-    by_s: float
+    heads: tuple[tuple[int, int], ...]
 
 
-Input = Started | Received | Observed | Ticked | Retry | Close | Jump | Stepped
+Input = Started | Received | Observed | Ticked | Retry | Close | Jump | Shown
 
 
 def apply(core: Agreement, happened: Input, now: float) -> tuple[Effect, ...]:
@@ -82,6 +82,6 @@ def apply(core: Agreement, happened: Input, now: float) -> tuple[Effect, ...]:
             return core.close(view, now)
         case Jump(history):
             return core.jump(history, now)
-        case Stepped(by_s):
-            core.step_clock(by_s)
+        case Shown(heads):
+            core.show(heads, now)
             return ()

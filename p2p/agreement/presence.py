@@ -24,11 +24,6 @@ class Presence:
         """Note that a member spoke."""
         self._heard[member] = now
 
-    def step_clock(self, by_s: float) -> None:
-        """Move what was noted with a clock that was set."""
-        self._started += by_s
-        self._heard = {member: at + by_s for member, at in self._heard.items()}
-
     def is_silent(self, member: int, now: float) -> bool:
         """Return whether a member was silent while a quorum, this keeper included, was not."""
         if member == self._me or now - self._heard.get(member, self._started) <= self._skip_s:

@@ -30,8 +30,8 @@ from p2p.agreement.inputs import (
     Observed,
     Received,
     Retry,
+    Shown,
     Started,
-    Stepped,
     Ticked,
     apply,
 )
@@ -239,6 +239,75 @@ class RecordingLog(_LogAnswers):
         return value
 
 
+class RecordedAgreement(Agreement):
+    """The core with a recorder around it; any driver of the core drives it."""
+
+    def __init__(
+        self,
+        committee: Committee,
+        me: int,
+        signer: Signer,
+        application: Application,
+        log: Log,
+        timing: Timing,
+        recorder: Recorder,
+    ) -> None:
+        self._recorder = recorder
+        super().__init__(
+            committee,
+            me,
+            RecordingSigner(signer, recorder),
+            RecordingApplication(application, recorder),
+            RecordingLog(log, recorder),
+            timing,
+        )
+
+    def _kept(self, effects: tuple[Effect, ...]) -> tuple[Effect, ...]:
+        self._recorder.output(effects)
+        return effects
+
+    def start(self, now: float) -> tuple[Effect, ...]:
+        """Record and start."""
+        self._recorder.input(Started(), now)
+        return self._kept(super().start(now))
+
+    def receive(self, sender: int, message: Message, now: float) -> tuple[Effect, ...]:
+        """Record and take a message."""
+        self._recorder.input(Received(sender, message), now)
+        return self._kept(super().receive(sender, message, now))
+
+    def observe(self, observation: SignedObservation, now: float) -> tuple[Effect, ...]:
+        """Record and take an observation."""
+        self._recorder.input(Observed(observation), now)
+        return self._kept(super().observe(observation, now))
+
+    def tick(self, now: float) -> tuple[Effect, ...]:
+        """Record and do what is due."""
+        self._recorder.input(Ticked(), now)
+        return self._kept(super().tick(now))
+
+    def retry(self, now: float) -> tuple[Effect, ...]:
+        """Record and ask the application again."""
+        self._recorder.input(Retry(), now)
+        return self._kept(super().retry(now))
+
+    def close(self, view: int, now: float) -> tuple[Effect, ...]:
+        """Record and end the epoch."""
+        self._recorder.input(Close(view), now)
+        return self._kept(super().close(view, now))
+
+    def jump(self, history: History, now: float) -> tuple[Effect, ...]:
+        """Record and jump."""
+        self._recorder.input(Jump(history), now)
+        return self._kept(super().jump(history, now))
+
+    def show(self, heads: tuple[tuple[int, int], ...], now: float) -> None:
+        """Record and set what heartbeats carry."""
+        self._recorder.input(Shown(heads), now)
+        super().show(heads, now)
+        self._kept(())
+
+
 class _Playback(_LogAnswers):
     """The application, the log and the signer of a replay: answers in recorded order."""
 
@@ -352,8 +421,8 @@ def _pack_input(happened: Input) -> tuple[Any, ...]:
             return ("jump", encode(history))
         case Close(view):
             return ("close", view)
-        case Stepped(by_s):
-            return ("stepped", by_s)
+        case Shown(heads):
+            return ("shown", [list(head) for head in heads])
         case Started() | Ticked() | Retry():
             return (type(happened).__name__.lower(),)
 
@@ -368,8 +437,8 @@ def _input(value: list[Any]) -> Input:
             return Jump(_message(raw, History))
         case ["close", view]:
             return Close(view)
-        case ["stepped", by_s]:
-            return Stepped(by_s)
+        case ["shown", heads]:
+            return Shown(tuple((chain, height) for chain, height in heads))
         case ["started"]:
             return Started()
         case ["ticked"]:

@@ -15,14 +15,12 @@ import trio
 from keeper.hashing import keccak
 from keeper.store import Store
 from p2p.agreement.core import Agreement
-from p2p.agreement.effects import Broadcast, Finalized, Persist, Send, Timing
-from p2p.agreement.inputs import Input, Observed
-from p2p.agreement.links import INBOX_SIZE, NetworkLinks, Pump
+from p2p.agreement.effects import Broadcast, Effect, Finalized, Persist, Send, Timing
 from p2p.agreement.log import MemoryLog, Opened, StoreLog
-from p2p.agreement.service import AgreementService, Decided, SteadyClock
 from p2p.agreement.signing import EcdsaSigner, Signer, recover, sign_observation
 from p2p.host import Libp2pNetwork
 from p2p.identity import peer_id_of, peer_id_text
+from p2p.service import AgreementService
 from p2p.types import Committee, Member, Message, Proposal, SignedObservation
 from p2p.wire import decode, encode
 from scripts.benches._figure import at_least, at_most, figure
@@ -218,57 +216,44 @@ async def _member(
     proposed: dict[int, float],
     final: dict[int, list[float]],
 ) -> None:
-    clock = SteadyClock()
     log = StoreLog(Store(folder / f"{index}.db"))
     log.write((Opened(committee.config),))
     signer = EcdsaSigner(keccak(b"bench %d" % index))
-    core = Agreement(committee, index, signer, ToyApplication(committee.config), log, timing)
-    send, receive = trio.open_memory_channel[Input](INBOX_SIZE)
-    tell, hear = trio.open_memory_channel[Decided](64)
-    links = _Noting(network, proposed, clock)
-    service = AgreementService(core, log, links, receive, tell, clock)
-    pump = Pump(network, committee, send)
+    application = _Noting(committee.config, proposed)
+    core = Agreement(committee, index, signer, application, log, timing)
 
-    async def feed() -> None:
-        while True:
-            pump.take(await network.inbox.receive())
+    def tell(effect: Effect) -> None:
+        if isinstance(effect, Finalized):
+            final.setdefault(effect.view, []).append(time.time())
+
+    service = AgreementService(core, network, log, tell, lambda seen: True)
 
     async def observe() -> None:
-        tick = timing.tick_at(clock.now()) + 1
+        tick = timing.tick_at(time.time()) + 1
         while True:
-            await trio.sleep(max(0.0, timing.start_of(tick) - clock.now()))
+            await trio.sleep(max(0.0, timing.start_of(tick) - time.time()))
             roots = (keccak(b"h"), keccak(b"p"), keccak(b"r"))
-            seen = sign_observation(committee, signer, tick, roots, bytes(256))
-            await send.send(Observed(seen))
-            network.broadcast(encode(seen))
+            await service.observe(sign_observation(committee, signer, tick, roots, bytes(256)))
             tick += 1
 
-    async def note() -> None:
-        async for effect in hear:
-            if isinstance(effect, Finalized):
-                final.setdefault(effect.view, []).append(clock.now())
-
     async with trio.open_nursery() as nursery:
-        for task in (feed, observe, note, service.run):
-            nursery.start_soon(task)
+        await nursery.start(service.run)
+        nursery.start_soon(observe)
 
 
-class _Noting(NetworkLinks):
-    """Notes when a proposal leaves."""
+class _Noting(ToyApplication):
+    """Notes when a leader makes its proposal."""
 
-    def __init__(
-        self, network: Libp2pNetwork, proposed: dict[int, float], clock: SteadyClock
-    ) -> None:
-        super().__init__(network)
-        self._proposed, self._clock = proposed, clock
+    def __init__(self, genesis: bytes, proposed: dict[int, float]) -> None:
+        super().__init__(genesis)
+        self._proposed = proposed
 
-    def broadcast(self, frame: bytes) -> None:
-        """Note a proposal, then queue it."""
-        if frame[:2] == b"\x9d\x01" and frame[2:3] == b"\x04":
-            message = decode(frame)
-            if isinstance(message, Proposal):
-                self._proposed.setdefault(message.view, self._clock.now())
-        super().broadcast(frame)
+    def propose(
+        self, parent: bytes, view: int, tick: int, observations: Sequence[SignedObservation]
+    ) -> bytes | None:
+        """Note the time, then propose."""
+        self._proposed.setdefault(view, time.time())
+        return super().propose(parent, view, tick, observations)
 
 
 async def loopback(size: int, seconds: float) -> None:

@@ -63,6 +63,6 @@ def test_same_seed_same_trace() -> None:
         cluster.run(4.0)
         return cluster.trace
 
-    assert len(trace(3)) > 500
+    assert len(trace(3)) > 300
     assert trace(3) == trace(3)
     assert trace(3) != trace(5)
