@@ -6,6 +6,8 @@ The receiver opens it with its Ed25519 host key (converted), now or when it reco
 An accused author shows `esk`: everyone can then open that one box, and see who lied.
 """
 
+from functools import lru_cache
+
 import nacl.bindings as sodium
 from nacl.encoding import RawEncoder
 from nacl.exceptions import CryptoError
@@ -22,6 +24,7 @@ def _nonce(ephemeral: bytes, receiver: bytes) -> bytes:
     return bytes(blake2b(ephemeral + receiver, digest_size=24, encoder=RawEncoder))
 
 
+@lru_cache(maxsize=128)
 def _curve(host: bytes) -> bytes:
     return bytes(sodium.crypto_sign_ed25519_pk_to_curve25519(host))
 
