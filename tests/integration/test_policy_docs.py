@@ -1,0 +1,46 @@
+"""The commands of docs/policies.md run as they are written."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "policies.md").read_text(encoding="utf-8")
+
+
+def test_the_pages_commands_run(tmp_path: Path) -> None:
+    lines = ["date,unix,low,high,open,close"]
+    for minute in range(120):
+        price, after = 2_000 - 5 * minute, 1_995 - 5 * minute
+        lines.append(f"-,{1_700_000_000 + 60 * minute},{after},{price},{price},{after}")
+    (tmp_path / "series.csv").write_text("\n".join(lines) + "\n")
+    script = "\n".join(re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL))
+    assert script.count("keeper policy") >= 6
+    folder = Path(sys.executable).parent
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "FAILED" not in done.stdout
+    assert "<svg" in (tmp_path / "report.html").read_text()
+
+
+def test_every_built_in_check_and_verb_is_on_the_page() -> None:
+    from policies.check import check_policy
+    from policies.discover import installed
+
+    for found in installed():
+        assert f"`{found.name}`" in PAGE
+    source = Path(check_policy.__code__.co_filename).read_text()
+    for name in re.findall(r'judge\("([a-z -]+)"', source):
+        assert f"| {name} |" in PAGE
+    for verb in ("new", "list", "schema", "check", "backtest", "drill", "shadow", "explain"):
+        assert f"keeper policy {verb}" in PAGE
