@@ -22,14 +22,17 @@
 
     An account's loss since its credit was requested (from the best total reached) counts against
     the credit until a newer request is granted: lost collateral cannot be used twice. Parameters
-    are fixed at deployment; a change is a new venue. Nobody owns this contract.
+    are fixed at deployment; a change is a new venue. A Breaker, if one is bound, can hold growth and
+    liquidation back, never a reduction. Nobody owns this contract.
 """
 from keeper.contracts import AggregatorV3
 from keeper.contracts import IAwards
 from keeper.contracts import IVenue
+from keeper.contracts import gated
 from keeper.contracts import proofs
 from keeper.contracts import sealing
 
+initializes: gated
 initializes: sealing
 
 implements: IVenue
@@ -141,6 +144,7 @@ def __init__(
     @param public_after Blocks between `flag` and `liquidate_public`.
     @param markets Markets and their parameters, for good.
     """
+    gated.__init__()
     sealing.__init__(snapshots)
     AWARDS = awards
     HOUSE = house
@@ -173,6 +177,23 @@ def __init__(
 
 
 # ------------------------------------------------------------------ what it says
+
+
+@external
+def bind(breaker: address):
+    """
+    @notice Name the Breaker of this chain: by the deployer, once, and never again.
+    """
+    gated._bind(breaker)
+
+
+@external
+@view
+def breaker() -> address:
+    """
+    @notice The Breaker that can hold growth and liquidation back, or the zero address.
+    """
+    return gated.breaker
 
 
 @external
@@ -256,6 +277,15 @@ def funding_index(id: bytes32) -> int256:
     i: uint256 = self._index(id)
     market: Market = self._market(i)
     return self._tide(i, market, self._price(market))[1]
+
+
+@external
+@view
+def skew(id: bytes32) -> int256:
+    """
+    @notice The sum of all sizes in a market.
+    """
+    return self._signed(self.tides[self._index(id)], 24, 88)
 
 
 @external
@@ -356,6 +386,7 @@ def increase(index: uint256, id: bytes32, size_delta: int256, limit_price: uint2
     @param limit_price Worst price accepted, 1e-8 USD; 0 for any.
     """
     assert size_delta != 0, "perps: nothing to do"
+    gated._require_open(id, gated.INCREASE)
     account: bytes32 = self._account(msg.sender, index)
     credit: Credit = self._credit(account)
     assert convert(block.number, uint64) <= credit.expiry, "perps: credit expired"
@@ -745,6 +776,7 @@ def _liquidate(
     account: bytes32, id: bytes32, size: uint256, purse: bytes32, due: uint256
 ) -> (uint256, uint256, uint256):
     assert purse != account and purse != empty(bytes32), "perps: bad purse"
+    gated._require_open(id, gated.LIQUIDATE)
     i: uint256 = self._index(id)
     market: Market = self._market(i)
     price: uint256 = self._price(market)

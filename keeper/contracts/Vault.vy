@@ -14,13 +14,16 @@
     in the delay a later sealed attestation can stop it, and the balance is put back.
     Invariant, per token: sum of balances + sum queued = tokens that came in - tokens that went out.
     A Release pays only what the owner requested on this chain, to the address requested: even a
-    stolen group key cannot send tokens anywhere else at once. Nobody owns this contract.
+    stolen group key cannot send tokens anywhere else at once. A Breaker, if one is bound, can hold
+    releases back but move nothing; an exit asks nobody. Nobody owns this contract.
 """
 from ethereum.ercs import IERC20
 from keeper.contracts import IVenue
+from keeper.contracts import gated
 from keeper.contracts import proofs
 from keeper.contracts import sealing
 
+initializes: gated
 initializes: sealing
 
 event Balance:
@@ -107,12 +110,30 @@ def __init__(
     @param rules Size above which a decision about a token waits.
     @param venues Venues of this chain, asked before an exit.
     """
+    gated.__init__()
     sealing.__init__(snapshots)
     BIG_DELAY = big_delay
     EXIT_DELAY = exit_delay
     VENUES = venues
     for rule: Rule in rules:
         self.big[rule.token] = rule.big
+
+
+@external
+def bind(breaker: address):
+    """
+    @notice Name the Breaker of this chain: by the deployer, once, and never again.
+    """
+    gated._bind(breaker)
+
+
+@external
+@view
+def breaker() -> address:
+    """
+    @notice The Breaker that can hold releases back, or the zero address.
+    """
+    return gated.breaker
 
 
 @external
@@ -218,6 +239,7 @@ def release(
     @param expiry Last block in which the decision has an effect.
     """
     assert convert(block.number, uint64) <= expiry, "vault: decision expired"
+    gated._require_open(self._scope(token), gated.WITHDRAW)
     assert (
         self.requests[account][token] == keccak256(abi_encode(amount, to, nonce))
     ), "vault: no such request"
@@ -307,6 +329,7 @@ def finish(leaf: bytes32):
     if pending.receiver == empty(address):
         self._credit(pending.to, pending.token, pending.amount)
     else:
+        gated._require_open(self._scope(pending.token), gated.WITHDRAW)
         self._pay(pending.token, pending.receiver, pending.amount)
 
 
@@ -411,6 +434,13 @@ def _place_leaf(type_hash: bytes32, epoch: uint32, fields: Bytes[192]) -> bytes3
             )
         )
     )
+
+
+@internal
+@pure
+def _scope(token: address) -> bytes32:
+    # what a breaker calls a token of this chain
+    return convert(convert(token, uint256), bytes32)
 
 
 @internal
