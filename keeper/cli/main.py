@@ -24,6 +24,9 @@ GROUPS: dict[str, tuple[str, str]] = {
     "status": ("keeper.cli.status", "What a running node does."),
     "tx": ("keeper.cli.tx", "What this keeper sent to chains, and why."),
     "risk": ("keeper.cli.risk", "Liquidation at risk, stress and exposure of a tick."),
+    "evidence": ("keeper.cli.evidence", "Proof that a member said two things."),
+    "explain": ("keeper.cli.explain", "Why a view was final, skipped or late."),
+    "replay": ("keeper.cli.replay", "Replay a flight record, bit by bit."),
     "breaker": ("keeper.cli.breaker", "Which circuit breakers are open, and why."),
 }
 

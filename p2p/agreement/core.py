@@ -69,6 +69,7 @@ VIEW_BOUNDS = 3
 """A view's deadline in message bounds D: observations, proposal and votes each take one."""
 RESEND_BOUNDS = 2
 """Messages are said again every so many D while a view does not end."""
+_DONE = {Kind.NOTARIZE: "notarized", Kind.NULLIFY: "nullified", Kind.FINALIZE: "finalized"}
 SYNC_LAG = 2
 """A member whose final view is further ahead than this is asked for history."""
 
@@ -534,7 +535,7 @@ class Agreement:
             return
         self._writes.append(certificate)
         self._out.append(Broadcast(certificate))
-        self._note(certificate.view, f"{certificate.kind.name.lower()}d", certificate.signers)
+        self._note(certificate.view, _DONE[certificate.kind], certificate.signers)
         if certificate.kind is Kind.NOTARIZE:
             self._cast(Kind.FINALIZE, certificate.view, certificate.digest, now)
         elif certificate.kind is Kind.FINALIZE:
