@@ -123,6 +123,7 @@ class Link:
         self._heard = 0.0
         self.up = False
         self.went_up = trio.Event()
+        self._kicked = trio.Event()
 
     def put(self, body: bytes) -> None:
         """Queue a message; drops the oldest when full."""
@@ -134,6 +135,10 @@ class Link:
         self._queue.append(frame(MESSAGE, body))
         self._gate.traffic(self.peer).queued = len(self._queue)
         self._wake.set()
+
+    def kick(self) -> None:
+        """Try at once: an address was learned, or the peer connected to us."""
+        self._kicked.set()
 
     async def keep(self, dialler: Dialler, dials_first: bool) -> None:
         """Keep the link up until cancelled."""
@@ -149,12 +154,17 @@ class Link:
                 self._gate.report(self.peer, Reject(first_fault(faults).reason))
             finally:
                 self.up = False
-                self.went_up = trio.Event()
+                if self.went_up.is_set():  # else somebody still waits for this very event
+                    self.went_up = trio.Event()
                 self._queue.clear()
             if trio.current_time() - began > self._limits.dead_s:
                 back_off = self._limits.back_off_s
-            await trio.sleep(back_off * random.uniform(0.8, 1.2))
+            self._kicked = trio.Event()
+            with trio.move_on_after(back_off * random.uniform(0.8, 1.2)) as waited:
+                await self._kicked.wait()
             back_off = min(2 * back_off, self._limits.back_off_max_s)
+            if not waited.cancelled_caught:
+                back_off = self._limits.back_off_s
 
     async def _connect(self, dialler: Dialler, dials_first: bool) -> None:
         if not dials_first:
