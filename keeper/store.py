@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from keeper.errors import StoreError
 
@@ -26,24 +27,31 @@ class Store:
     leaves no trace; `durable` blocks return only after an fsync.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, read_only: bool = False) -> None:
         """Open or create the database.
 
         Args:
             path: a file, or ":memory:" for tests.
+            read_only: look at another process's database without ever writing to it.
 
         Raises:
             StoreError: the file is damaged or is held by another process.
         """
         self.path = str(path)
         self._lock = threading.RLock()
+        self._read_only = read_only
         try:
             self._rows = sqlite3.connect(
-                self.path, isolation_level=None, check_same_thread=False, timeout=5.0
+                f"file:{quote(self.path)}?mode=ro" if read_only else self.path,
+                uri=read_only,
+                isolation_level=None,
+                check_same_thread=False,
+                timeout=5.0,
             )
-            self._rows.execute("PRAGMA journal_mode=WAL")
-            self._rows.execute("PRAGMA foreign_keys=ON")
-            self._rows.execute(_META)
+            if not read_only:
+                self._rows.execute("PRAGMA journal_mode=WAL")
+                self._rows.execute("PRAGMA foreign_keys=ON")
+                self._rows.execute(_META)
             damage = self._rows.execute("PRAGMA quick_check(1)").fetchone()[0]
         except sqlite3.DatabaseError as error:
             raise StoreError(
@@ -64,6 +72,11 @@ class Store:
         Raises:
             StoreError: the tables on disk have another version.
         """
+        if self._read_only:
+            held = self.read("SELECT version FROM schema WHERE name = ?", (name,))
+            if held != [(version,)]:
+                raise StoreError(f"no tables of {name!r} in version {version}", where=self.path)
+            return
         with self._transaction("FULL") as rows:
             found = rows.execute("SELECT version FROM schema WHERE name = ?", (name,)).fetchone()
             if found is None:

@@ -11,6 +11,7 @@ from keeper.compete.award import AwardRule
 from keeper.compete.state import AwardState
 from keeper.compete.state import decode as decode_state
 from keeper.config import Config
+from keeper.legs import LegKind
 from keeper.node.parts import Parts
 from keeper.node.session import Session
 from keeper.node.trader import Trader
@@ -18,6 +19,7 @@ from keeper.settle.awards import AwardRunner
 from keeper.settle.service import Carrier
 from keeper.snapshot.decisions import DecisionRule
 from keeper.snapshot.derive import Snapshot
+from keeper.venue.book import system_accounts
 from p2p.frost.keys import KeyShare
 from p2p.port import Topic
 from p2p.types import Committee
@@ -35,6 +37,7 @@ class MemberWork:
     def __init__(self, parts: Parts, config: Config, committee: Committee, share: KeyShare) -> None:
         self.parts = parts
         self.newest: Snapshot | None = None
+        self._apart = system_accounts(parts.network)
         self.session = Session(
             parts,
             committee,
@@ -90,6 +93,16 @@ class MemberWork:
     def _on_awards(self, state: AwardState) -> None:
         self.runner.on_state(state)
 
+    def _unsettled(self, snapshot: Snapshot) -> int:
+        """Return how many accounts have a result at a venue that is worth moving and has not."""
+        least = self.parts.parameters.clearing.transfer_minimum
+        return sum(
+            leg.kind is LegKind.PERP and leg.size == 0 and abs(leg.quote) >= least
+            for account, legs in snapshot.legs.items()
+            if account not in self._apart
+            for leg in legs
+        )
+
     def status(self) -> dict[str, Any]:
         """Return this epoch's part of the status page."""
         session, newest = self.session, self.newest
@@ -109,8 +122,13 @@ class MemberWork:
             value |= {
                 "accounts": newest.header.totals.accounts,
                 "equity_uusd": newest.header.totals.equity,
-                "unhealthy": sum(not m.healthy for m in newest.margins.values()),
+                "unhealthy": sum(
+                    not margin.healthy
+                    for account, margin in newest.margins.items()
+                    if account not in self._apart
+                ),
                 "outstanding": len(newest.book.outstanding),
+                "unsettled": self._unsettled(newest),
                 "tasks": len(state.tasks),
                 "awards": len(state.awards),
                 "cut": {str(ref.chain): ref.number for ref in newest.header.cut},

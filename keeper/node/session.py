@@ -8,6 +8,7 @@ or its chains lagged), the block's header is certified and names the book's hash
 come from anybody.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -281,10 +282,10 @@ class Session:
             del self._lost[older]
         if view <= self.progress.final_view:
             return
-        self.parts.archive.add(digest, snapshot)
+        self.parts.archive.add(digest, snapshot, _now_ms())
         pending = self._early.pop(view, None)
         if pending is not None:
-            self.parts.archive.add_seal(view, pending)
+            self.parts.archive.add_seal(view, pending, _now_ms())
         self.progress.final_view, self.progress.final_at = view, trio.current_time()
         self.progress.finals += 1
         self._final_gauge.set(view)
@@ -366,11 +367,15 @@ class Session:
             for old in sorted(self._early)[:-64]:
                 del self._early[old]
             return
-        self.parts.archive.add_seal(sealed.view, numbers)
+        self.parts.archive.add_seal(sealed.view, numbers, _now_ms())
         self._on_seal(sealed.view)
 
     def _seal_fault(self, member: int, reason: Reason) -> None:
         self.parts.p2p.report(self.committee.members[member].peer_id, verdict_of(reason))
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
 
 
 class _SealRoad:

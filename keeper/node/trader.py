@@ -172,6 +172,8 @@ class Trader:
             while True:
                 view = await self._latest.get()
                 decisions = await self.host.decide(view)
+                for one in decisions:
+                    log.debug("policy", view=view.view, decision=type(one).__name__, why=one.why)
                 self._bid(decisions)
 
     def _bid(self, decisions: tuple[api.Decision, ...]) -> None:

@@ -17,6 +17,8 @@ from keeper.snapshot.derive import Snapshot
 from keeper.snapshot.header import Header, header_from_row
 from keeper.store import Store
 
+_SELECT = "SELECT digest, header, decisions, root, seal, final_ms, sealed_ms FROM snapshots"
+
 HISTORY = 20_000
 """Views kept: nearly three hours of half-second ticks, far beyond any decision's expiry."""
 
@@ -31,6 +33,8 @@ class Archived:
         decisions: its decisions in order.
         root: decision root.
         seal: (rx, ry, s) of the group signature, or None while there is none here.
+        final_ms: unix milliseconds at which it became final here.
+        sealed_ms: at which its seal came, or None.
     """
 
     digest: bytes
@@ -38,6 +42,8 @@ class Archived:
     decisions: tuple[Decision, ...]
     root: bytes
     seal: tuple[int, int, int] | None
+    final_ms: int
+    sealed_ms: int | None
 
 
 class Archive:
@@ -49,25 +55,29 @@ class Archive:
             "snapshots",
             1,
             "CREATE TABLE snapshots (view INTEGER PRIMARY KEY, digest BLOB NOT NULL,"
-            " header BLOB NOT NULL, decisions BLOB NOT NULL, root BLOB NOT NULL, seal BLOB)",
+            " header BLOB NOT NULL, decisions BLOB NOT NULL, root BLOB NOT NULL, seal BLOB,"
+            " final_ms INTEGER NOT NULL, sealed_ms INTEGER)",
             "CREATE TABLE newest_book (one INTEGER PRIMARY KEY CHECK (one = 1),"
             " view INTEGER NOT NULL, book BLOB NOT NULL)",
         )
 
-    def add(self, digest: bytes, snapshot: Snapshot) -> None:
-        """Store a final snapshot and make its book the newest."""
+    def _select(self, where: str, arguments: tuple[object, ...] = ()) -> list[Archived]:
+        rows = self._store.read(f"{_SELECT} {where}", arguments)
+        return [_archived(row) for row in rows]
+
+    def add(self, digest: bytes, snapshot: Snapshot, now_ms: int) -> None:
+        """Store a snapshot that became final at `now_ms` and make its book the newest."""
         header = snapshot.header
         with self._store.cached() as rows:
             rows.execute(
-                "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?,"
-                " (SELECT seal FROM snapshots WHERE view = ?))",
+                "INSERT OR IGNORE INTO snapshots VALUES (?, ?, ?, ?, ?, NULL, ?, NULL)",
                 (
                     header.view,
                     digest,
                     msgpack.packb(header.to_row()),
                     msgpack.packb([decision_row(decision) for decision in snapshot.decisions]),
                     snapshot.root,
-                    header.view,
+                    now_ms,
                 ),
             )
             rows.execute(
@@ -76,42 +86,41 @@ class Archive:
             )
             rows.execute("DELETE FROM snapshots WHERE view < ?", (header.view - HISTORY,))
 
-    def add_seal(self, view: int, seal: tuple[int, int, int]) -> None:
-        """Store the group signature of a view that is archived here."""
+    def add_seal(self, view: int, seal: tuple[int, int, int], now_ms: int) -> None:
+        """Store the group signature, seen at `now_ms`, of a view that is archived here."""
         raw = b"".join(number.to_bytes(32, "big") for number in seal)
         with self._store.cached() as rows:
-            rows.execute("UPDATE snapshots SET seal = ? WHERE view = ?", (raw, view))
+            rows.execute(
+                "UPDATE snapshots SET seal = ?, sealed_ms = ? WHERE view = ? AND seal IS NULL",
+                (raw, now_ms, view),
+            )
 
     def get(self, view: int) -> Archived | None:
         """Return one final view, or None."""
-        rows = self._store.read(
-            "SELECT digest, header, decisions, root, seal FROM snapshots WHERE view = ?", (view,)
-        )
-        return _archived(rows[0]) if rows else None
+        rows = self._select("WHERE view = ?", (view,))
+        return rows[0] if rows else None
 
     def newest(self) -> Archived | None:
         """Return the newest final view, or None before the first."""
-        rows = self._store.read(
-            "SELECT digest, header, decisions, root, seal FROM snapshots ORDER BY view DESC LIMIT 1"
-        )
-        return _archived(rows[0]) if rows else None
+        rows = self._select("ORDER BY view DESC LIMIT 1")
+        return rows[0] if rows else None
 
     def newest_sealed(self) -> Archived | None:
         """Return the newest view that has a seal here, or None."""
-        rows = self._store.read(
-            "SELECT digest, header, decisions, root, seal FROM snapshots"
-            " WHERE seal IS NOT NULL ORDER BY view DESC LIMIT 1"
-        )
-        return _archived(rows[0]) if rows else None
+        rows = self._select("WHERE seal IS NOT NULL ORDER BY view DESC LIMIT 1")
+        return rows[0] if rows else None
 
     def find_leaf(self, leaf: bytes, from_view: int) -> Archived | None:
         """Return the sealed view, not before `from_view`, that decided this leaf."""
-        rows = self._store.read(
-            "SELECT digest, header, decisions, root, seal FROM snapshots"
-            " WHERE view >= ? AND seal IS NOT NULL AND instr(decisions, ?) > 0 LIMIT 1",
+        rows = self._select(
+            "WHERE view >= ? AND seal IS NOT NULL AND instr(decisions, ?) > 0 LIMIT 1",
             (from_view, leaf),
         )
-        return _archived(rows[0]) if rows else None
+        return rows[0] if rows else None
+
+    def since(self, view: int) -> list[Archived]:
+        """Return all views after `view`, oldest first."""
+        return self._select("WHERE view > ? ORDER BY view", (view,))
 
     def counts(self) -> tuple[int, int]:
         """Return how many final views and how many seals are held."""
@@ -128,7 +137,7 @@ class Archive:
 
 
 def _archived(row: tuple[Any, ...]) -> Archived:
-    digest, header, decisions, root, seal = row
+    digest, header, decisions, root, seal, final_ms, sealed_ms = row
     numbers = None
     if seal is not None:
         rx, ry, s = (int.from_bytes(seal[at : at + 32], "big") for at in (0, 32, 64))
@@ -139,4 +148,6 @@ def _archived(row: tuple[Any, ...]) -> Archived:
         tuple(decision_from_row(one) for one in msgpack.unpackb(decisions)),
         root,
         numbers,
+        final_ms,
+        sealed_ms,
     )

@@ -1,0 +1,1 @@
+"""Scenarios: what happens on a devnet, and what must be true afterwards."""
