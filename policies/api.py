@@ -143,7 +143,11 @@ class Breaker(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Term(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What a venue pays for closing against one asset: bonus, and the share of it that counts."""
+    """What a venue pays for closing against one asset, and how much of it counts.
+
+    `threshold_ppm` is a collateral's liquidation threshold, or the requirement that a perp's
+    notional adds; a perp task whose size was agreed by all keepers leaves it at its default.
+    """
 
     asset: bytes
     bonus_ppm: int

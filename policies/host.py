@@ -324,6 +324,7 @@ class PolicyHost:
         self._fault_times: deque[float] = deque(maxlen=BREAK_AFTER)
         self._quiet_until = 0.0
         self._busy = trio.Lock()
+        self._up = trio.Event()
 
     @property
     def child(self) -> Child | None:
@@ -369,9 +370,11 @@ class PolicyHost:
                     await self._start()
                 except PolicyFault as fault:
                     await self._blame(fault)
+                self._up.set()
                 task_status.started()
                 await trio.sleep_forever()
             finally:
+                self._up = trio.Event()
                 if self._child is not None:
                     await self._child.close()
                     self._child = None
@@ -382,7 +385,11 @@ class PolicyHost:
         return (await self.outcome(view)).decisions
 
     async def outcome(self, view: api.MarketView) -> Outcome:
-        """Return decisions on a view, with whose they are and what went wrong."""
+        """Return decisions on a view, with whose they are and what went wrong.
+
+        Waits for `run` to be up; the budget counts from then on.
+        """
+        await self._up.wait()
         async with self._busy:
             started = trio.current_time()
             try:

@@ -1,6 +1,7 @@
 """Ways to close one unhealthy account: sized for its target health, capped, with what each brings.
 
-    perp     close the least notional that restores health; paid a bonus on it
+    perp     close the least notional that restores health; paid a bonus on it. A term without a
+             margin rate says that the task was sized for that already: close all of it
     lending  repay the least debt that restores health, seize collateral, sell it
              one offer per collateral and per point of its depth curve; the best is taken
 
@@ -97,9 +98,10 @@ def _perp(
     leg = next((one for one in legs if one.kind == PERP and one.market == task.market), None)
     if leg is None or leg.size == 0:
         return "the account holds nothing in this market"
-    if account.equity >= account.requirement:
-        return "the account is healthy"
     price, term, held = books.prices[task.market], task.terms[0], abs(leg.size)
+    sized = term.threshold_ppm >= PPM
+    if not sized and account.equity >= account.requirement:
+        return "the account is healthy"
     value = sizing.least_close(
         account.equity,
         account.requirement,
@@ -113,8 +115,8 @@ def _perp(
     if curves:
         room = max(sizing.largest_within(one.points, limits.max_impact_ppm) for one in curves)
         allowed = min(allowed, room)
-    wanted = held if limits.most else sizing.size_for(value, price.price, price.decimals)
-    size = min(held, wanted, allowed)
+    wanted = sizing.size_for(value, price.price, price.decimals)
+    size = min(held, held if limits.most or sized else wanted, allowed)
     size = sizing.whole_if_dust(size, held, task.min_left, allowed)
     if size <= 0:
         return "the caps leave nothing to close"

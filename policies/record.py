@@ -271,6 +271,58 @@ class RecordWriter:
         self.close()
 
 
+class RecordFolder:
+    """A node's records: one file after the other, the oldest dropped when there are too many.
+
+    record-000001.fkrec  record-000002.fkrec …      each is whole and can be read alone
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        head: Mapping[str, object],
+        max_bytes: int = 256 << 20,
+        keep: int = 8,
+    ) -> None:
+        """Open the newest record of a folder, or the first.
+
+        Args:
+            folder: made if it is not there.
+            head: facts for each record's head.
+            max_bytes: a longer record is followed by a new one.
+            keep: how many are kept, the open one included.
+
+        Raises:
+            RecordError: the newest record is damaged before its end.
+        """
+        self.folder, self._head = Path(folder), dict(head)
+        self._max_bytes, self._keep = max_bytes, keep
+        self.folder.mkdir(parents=True, exist_ok=True)
+        files = self.files()
+        self._writer = RecordWriter(files[-1] if files else self._next(0), self._head)
+
+    def files(self) -> list[Path]:
+        """Return the records, oldest first."""
+        return sorted(self.folder.glob("record-*.fkrec"))
+
+    def _next(self, number: int) -> Path:
+        return self.folder / f"record-{number + 1:06d}.fkrec"
+
+    def append(self, entry: Entry) -> None:
+        """Write one entry; start a new record first when this one is long enough."""
+        if self._writer.path.stat().st_size >= self._max_bytes:
+            self._writer.close()
+            number = int(self._writer.path.stem.rpartition("-")[2])
+            self._writer = RecordWriter(self._next(number), self._head)
+            for old in self.files()[: -self._keep]:
+                old.unlink()
+        self._writer.append(entry)
+
+    def close(self) -> None:
+        """Close the open record; a second call does nothing."""
+        self._writer.close()
+
+
 def views_of(path: Path | str) -> Iterator[MarketView]:
     """Yield the views a policy was shown, in order.
 

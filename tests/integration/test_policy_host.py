@@ -87,6 +87,16 @@ async def test_a_sin_is_caught_and_named_and_the_node_unharmed(
     assert lag.worst <= 3 * MAX_LAG_S  # the bench holds 20 ms on a quiet machine
 
 
+async def test_a_view_that_comes_before_the_host_is_up_waits_for_it() -> None:
+    host = PolicyHost(PolicySpec("Honest", plugin("Honest"), budget_ms=2000))
+    async with trio.open_nursery() as nursery:
+        with trio.fail_after(10):
+            nursery.start_soon(host.run)
+            outcome = await host.outcome(market_view())
+        assert outcome.source == "Honest", outcome.fault
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_killed_policy_takes_its_budget_and_no_more() -> None:
     async with running("Spinning", budget_ms=200) as host:
         started = trio.current_time()

@@ -117,6 +117,14 @@ def test_a_perp_is_closed_as_little_as_restores_the_target() -> None:
     assert found.profit == closed * 2 // 100 - 800_000  # gas: 400,000 at 1 gwei, ETH at 2,000
 
 
+def test_a_task_that_was_sized_by_agreement_is_closed_in_full() -> None:
+    view = perp_view(equity=150_000_000)  # above its requirement: short only at the venue
+    task = change(view.tasks[0], terms=(Term(WETH, 20_000),), max_size=Wide(3 * 10**17))
+    found = act(change(view, tasks=(task,)))
+    assert found.size == 3 * 10**17
+    assert found.profit == 600_000_000 * 2 // 100 - 800_000
+
+
 def test_lending_repays_to_the_target_and_names_the_collateral() -> None:
     found = act(lending_view(1_800))
     repaid = int(found.size)

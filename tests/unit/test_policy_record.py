@@ -11,6 +11,7 @@ from policies.record import (
     Market,
     Received,
     RecordError,
+    RecordFolder,
     RecordReader,
     RecordWriter,
     Viewed,
@@ -73,6 +74,21 @@ def test_every_changed_byte_is_noticed(tmp_path: Path) -> None:
         (tmp_path / "bent.fkrec").write_bytes(bytes(bent))
         with pytest.raises(RecordError):
             list(RecordReader(tmp_path / "bent.fkrec"))
+
+
+def test_a_folder_of_records_rolls_over_and_drops_the_oldest(tmp_path: Path) -> None:
+    folder = RecordFolder(tmp_path / "records", {"keeper": "test"}, max_bytes=300, keep=3)
+    for number in range(40):
+        folder.append(Bid(number, b"t" * 32, number))
+    folder.close()
+    files = folder.files()
+    assert len(files) == 3
+    views = [one.view for file in files for one in RecordReader(file) if isinstance(one, Bid)]
+    assert views == list(range(views[0], 40))
+    again = RecordFolder(tmp_path / "records", {"keeper": "test"}, max_bytes=300, keep=3)
+    again.append(Bid(40, b"t" * 32, 40))
+    again.close()
+    assert [x.view for x in RecordReader(again.files()[-1]) if isinstance(x, Bid)][-1] == 40
 
 
 def test_another_version_is_refused(tmp_path: Path) -> None:
