@@ -100,6 +100,7 @@ struct Exposure:
 
 CREDIT_TYPE: constant(bytes32) = keccak256("Credit(bytes32 network,uint32 epoch,uint64 chain,address contract,bytes32 account,uint256 limit,uint64 nonce,uint64 expiry)")
 MAX_MARKETS: constant(uint256) = 16
+MIN_DECIMALS: constant(uint8) = 4  # keeps the funding index within its field for centuries
 MAX_DECIMALS: constant(uint8) = 10  # keeps the funding index of one size unit above 10^-12
 PPM: constant(uint256) = 1_000_000
 DAY: constant(int256) = 86_400
@@ -153,6 +154,7 @@ def __init__(
     PUBLIC_AFTER = public_after
     for market: Market in markets:
         assert self.place[market.market] == 0, "perps: market twice"
+        assert MIN_DECIMALS <= market.decimals, "perps: too few decimals"
         assert market.decimals <= MAX_DECIMALS, "perps: too many decimals"
         assert 0 < market.mm_ppm and market.mm_ppm < market.im_ppm, "perps: margin order"
         assert market.bonus_ppm < market.mm_ppm, "perps: bonus above margin"

@@ -365,6 +365,16 @@ def start_exit(index: uint256):
 
 
 @external
+def cancel_exit(index: uint256):
+    """
+    @notice Stay after all: keepers grant no credit to an account that is on its way out.
+    """
+    account: bytes32 = self._account(msg.sender, index)
+    assert self.exit_at[account] != 0, "vault: no exit under way"
+    self._interrupt_exit(account)
+
+
+@external
 def challenge_exit(
     seal: proofs.Seal,
     proof: DynArray[bytes32, proofs.MAX_PROOF],

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from eth.exceptions import Revert
 
 from keeper import leaves
 from keeper.hashing import keccak
@@ -19,6 +20,7 @@ from tests.support.contracts import (
     World,
     account_id,
     give_credit,
+    perps_markets,
     set_price,
 )
 
@@ -49,6 +51,32 @@ def apply_credit(world: World, **fields: Any) -> Receipt:
     leaf = leaves.credit_leaf(*world.place("Perps"), **fields)
     sealed = world.seal(leaf)
     return world.call(*("Perps", "apply_credit", sealed.seal, sealed.proof(leaf)), *fields.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, ""),
+        ({3: 3}, "perps: too few decimals"),
+        ({3: 11}, "perps: too many decimals"),
+        ({4: 50_000}, "perps: margin order"),
+        ({5: 0}, "perps: margin order"),
+        ({7: 50_000}, "perps: bonus above margin"),
+        ({9: 0}, "perps: no skew scale"),
+    ],
+)
+def test_markets_that_make_no_sense_are_refused_at_deployment(
+    world: World, change: dict[int, int], reason: str
+) -> None:
+    row = list(perps_markets(world)[0])
+    for index, value in change.items():
+        row[index] = value
+    args = (world.at["Snapshots"], world.at["Awards"], keccak(b"house"), [keccak(b"s")] * 4, 20)
+    if not reason:
+        world.deploy("Perps", *args, [tuple(row)], alias="Other")
+        return
+    with pytest.raises(Revert, match=reason):
+        world.deploy("Perps", *args, [tuple(row)], alias="Other")
 
 
 def test_without_credit_nothing_opens(world: World) -> None:

@@ -246,6 +246,18 @@ def test_an_idle_account_leaves_without_any_keeper(world: World) -> None:
         exit_(world, "alice")
 
 
+def test_an_exit_can_be_called_off(world: World) -> None:
+    fund(world, "alice", 500)
+    with world.reverts("vault: no exit under way"):
+        world.call("Vault", "cancel_exit", 0, sender="alice")
+    world.call("Vault", "start_exit", 0, sender="alice")
+    stayed = world.call("Vault", "cancel_exit", 0, sender="alice")
+    assert world.events(stayed, "Vault", "Exit")[0]["ready"] == 0
+    world.mine(200)
+    with world.reverts("vault: no exit under way"):
+        exit_(world, "alice")
+
+
 def test_any_decision_about_the_account_interrupts_its_exit(world: World) -> None:
     fund(world, "alice", 500)
     world.call("Vault", "start_exit", 0, sender="alice")
