@@ -25,7 +25,6 @@ from keeper.margin.book import Book, Column
 from keeper.margin.columns import LEGS_LIMIT, Margins
 from keeper.margin.engine import (
     CONCENTRATION_UNIT,
-    FUNDING_UNIT,
     AccountMargin,
     Engine,
     compare_risk,
@@ -161,27 +160,26 @@ def watched_of(index: int, account: bytes, margin: AccountMargin) -> Watched:
 
 
 class _Spec(NamedTuple):
-    """What the screen needs of a rate; above `quiet` a size has concentration."""
+    """What the screen needs of a rate; a perp's size outside ± `quiet` has concentration."""
 
     kind: int
     price: int
     divisor: int
     factor: int  # perp: the funding index; else: the weight
-    scale: int
-    quiet: int
+    quiet: int  # else: the scale of the key
+    least: int  # -quiet
     keep: int
     open: int
-    rate: Rate
 
 
 def _spec(rate: Rate, scale: int) -> _Spec:
     if rate.kind != LegKind.PERP:
-        return _Spec(rate.kind, rate.price, rate.divisor, rate.weight, scale, 0, 0, 0, rate)
+        return _Spec(rate.kind, rate.price, rate.divisor, rate.weight, scale, 0, 0, 0)
     room = min(rate.maintenance - rate.maintenance_floor, rate.initial - rate.initial_floor)
     root = room * CONCENTRATION_UNIT // max(1, rate.concentration)
     quiet = root * root if rate.concentration else NEVER
     keep, open_ = rate.maintenance + rate.latency, rate.initial + rate.latency
-    return _Spec(rate.kind, rate.price, rate.divisor, rate.funding, 1, quiet, keep, open_, rate)
+    return _Spec(rate.kind, rate.price, rate.divisor, rate.funding, quiet, -quiet, keep, open_)
 
 
 def requirement_factor(parameters: MarginParameters) -> int:
@@ -197,7 +195,7 @@ def _screened(book: Book, marks: Marks, line: int) -> tuple[tuple[int, int, int]
     rates = [marks.rate_of(key) for key in book.keys]
     whole = parameters.local_ppm > 0 or any(v.local_ppm > 0 for v in parameters.venues)
     odd = {owner(book, leg) for leg in book.wide}
-    screen = Screen([_spec(r, s) for r, s in zip(rates, book.scales, strict=True)], parameters)
+    screen = Screen(rates, book.scales, parameters)
     legs = zip(book.key, book.size, book.quote, book.funding, strict=True)
     equities = imrs = mmrs = start = 0
     watched: list[Watched] = []
@@ -221,48 +219,51 @@ def _screened(book: Book, marks: Marks, line: int) -> tuple[tuple[int, int, int]
 class Screen:
     """Exact equity, IMR and MMR of an account, and a bound of its requirement."""
 
-    def __init__(self, specs: list[_Spec], parameters: MarginParameters) -> None:
-        self._specs, self._cost = specs, parameters.leg_cost
+    def __init__(self, rates: list[Rate], scales: list[int], parameters: MarginParameters) -> None:
+        self._rates, self._cost = rates, parameters.leg_cost
+        self._specs = [tuple(_spec(r, s)) for r, s in zip(rates, scales, strict=True)]
         self._least = requirement_factor(parameters)
 
     def sums(self, legs: Iterable[tuple[int, int, int, int]]) -> tuple[int, int, int, int]:
-        """Return equity, IMR, MMR and an upper bound of R of (key, size, quote, funding) legs."""
-        specs, cost, worst = self._specs, self._cost, self._least
-        equity = imr = mmr = gross = costs = 0
+        """Return equity, IMR, MMR and an upper bound of R of (key, size, quote, funding) legs.
+
+        The inner loop of the Python engine: literals instead of names, and ⌈a/b⌉ = ⌊(a+b−1)/b⌋.
+        """
+        specs, worst = self._specs, self._least
+        equity = imr = mmr = gross = count = 0
         for key, size, quote, paid in legs:
-            kind, price, divisor, factor, scale, quiet, keep, open_, rate = specs[key]
+            kind, price, divisor, factor, quiet, least, keep, open_ = specs[key]
             if kind == 2:
                 value = size * price
                 if size > 0:
-                    notional = -(-value // divisor)
-                    value //= divisor
+                    notional = (value + divisor - 1) // divisor
+                    equity += value // divisor + quote
                 else:
-                    value //= divisor
-                    notional = -value
-                equity += value + quote
+                    notional = -(value // divisor)
+                    equity += quote - notional
                 if factor != paid:
-                    equity += size * (paid - factor) // FUNDING_UNIT
-                if not size:
-                    continue
-                if not -quiet <= size <= quiet:
-                    keep, open_ = ratios(rate, size)
+                    equity += size * (paid - factor) // 1_000_000_000_000
+                if size > quiet or size < least:
+                    keep, open_ = ratios(self._rates[key], size)
                 if keep > worst:
                     worst = keep
-                imr -= -notional * open_ // PPM
-                mmr -= -notional * keep // PPM
-                gross += notional
-                costs += cost
-            else:
-                if scale != 1:
-                    size = size * scale + quote
-                if kind == 0:
-                    equity += size * price // divisor * factor // PPM
-                elif size:
-                    notional = -(-size * price // divisor)
-                    equity += -notional * factor // PPM
+                if size:
+                    imr += (notional * open_ + 999_999) // 1_000_000
+                    mmr += (notional * keep + 999_999) // 1_000_000
                     gross += notional
-                    costs += cost
-        bound = gross * worst // PPM + costs + ROUNDING
+                    count += 1
+                continue
+            if quiet != 1:
+                size = size * quiet + quote
+            if kind == 0:
+                equity += size * price // divisor * factor // 1_000_000
+            elif size:
+                notional = (size * price + divisor - 1) // divisor
+                equity -= (notional * factor + 999_999) // 1_000_000
+                gross += notional
+                count += 1
+        costs = count * self._cost
+        bound = gross * worst // 1_000_000 + costs + ROUNDING
         return equity, imr + costs, mmr + costs, bound
 
 

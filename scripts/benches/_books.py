@@ -54,7 +54,7 @@ def book(count: int, seed: int = 1) -> Book:
     size = (notional / prices * 1e8).astype(np.int64) * np.where(long, 1, -1)
     entry = prices * (1 + draw.normal(0, 0.01, (count, 4)))
     quote = (-size / 1e8 * entry * 1e6).astype(np.int64)
-    margin = notional.sum(axis=1) / np.clip(draw.lognormal(0.9, 0.55, count), 0.3, 11.0)
+    margin = notional.sum(axis=1) / np.clip(draw.lognormal(1.1, 0.6, count), 0.3, 12.0)
     part = draw.random(count)
     coin = np.stack([margin * part, margin * (1 - part)], axis=1) * 1e6
     columns = np.zeros((4, count, LEGS), np.int64)
