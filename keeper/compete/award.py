@@ -223,14 +223,22 @@ class Step:
     # --- tasks and awards
 
     def _tasks(self, engine: Engine, awards: Sequence[OpenAward]) -> list[Task]:
-        """Return the open tasks of this view, riskiest first; an old one keeps its id."""
+        """Return the open tasks of this view, riskiest first.
+
+        An old one keeps its id, and its reserve never rises: a bid that reached it stays valid.
+        """
         busy = {award.task.target for award in awards}
-        since = {task.target: task.view for task in self.before.tasks}
+        known = {task.target: task for task in self.before.tasks}
         tasks = []
         for target, size, value in open_targets(self.context, engine, self._room()):
-            if target not in busy:
-                view = since.get(target, self.context.view)
-                tasks.append(make_task(self.context, view, target, size, value))
+            if target in busy:
+                continue
+            old = known.get(target)
+            view = self.context.view if old is None else old.view
+            task = make_task(self.context, view, target, size, value)
+            if old is not None:
+                task = replace(task, reserve=min(task.reserve, old.reserve))
+            tasks.append(task)
         return tasks
 
     def _window(self, chain: ChainId) -> int:
