@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import structlog
 import trio
 
 from keeper.chain.port import BlockRef, Call, Chain, Header, Level, Receipt, Simulation
@@ -25,6 +26,8 @@ from keeper.execute.signer import Envelope, Signer
 from keeper.metrics import Metrics
 from keeper.reasons import Reason
 from keeper.units import PPM, ChainId, ppm_ceil
+
+log = structlog.get_logger(__name__)
 
 SCHEDULES: Mapping[Lane, Schedule] = {
     Lane.URGENT: Schedule(tip_ppm=2 * PPM, patience=1),
@@ -90,6 +93,7 @@ class _Lane:
     schedule: Schedule
     wake: trio.Event = field(default_factory=trio.Event)
     rounds: int = 0
+    trouble: str = ""
 
 
 class Executor:
@@ -214,11 +218,19 @@ class Executor:
             lane.wake = trio.Event()
             try:
                 await self._round(lane)
+                lane.trouble = ""
             except RemoteFault as fault:
-                self._faults.labels(fault.reason.value).inc()
+                self._fault(lane, fault)
             lane.rounds += 1
             with trio.move_on_after(self._poll_s):
                 await lane.wake.wait()
+
+    def _fault(self, lane: _Lane, fault: RemoteFault) -> None:
+        """Count every fault; warn once until another one or a good round."""
+        self._faults.labels(fault.reason.value).inc()
+        if lane.trouble != str(fault):
+            lane.trouble = str(fault)
+            log.warning("lane_waits", chain=lane.chain.id, lane=lane.lane.value, error=lane.trouble)
 
     async def _round(self, lane: _Lane) -> None:
         tasks = await trio.to_thread.run_sync(self._ledger.open_tasks, lane.chain.id, lane.lane)
@@ -284,6 +296,7 @@ class Executor:
         task = await trio.to_thread.run_sync(self._ledger.task, change.key)
         if task is not None and not task.open:
             self._closed.labels(lane.lane.value, task.outcome.status.value).inc()
+            _tell(lane, task)
         event = self._changed.pop(change.key, None)
         if event is not None:
             event.set()
@@ -310,7 +323,7 @@ class Executor:
         try:
             await lane.chain.submit(attempt.raw)
         except RemoteFault as fault:
-            self._faults.labels(fault.reason.value).inc()
+            self._fault(lane, fault)
             return
         if fresh:
             await self._move(lane, Moved(key, State.SENT))
@@ -392,6 +405,21 @@ class Executor:
             for intent in intents:
                 nursery.start_soon(one, intent)
         return found
+
+
+def _tell(lane: _Lane, task: Task) -> None:
+    """Log how a task ended, in one line."""
+    outcome = task.outcome
+    log.info(
+        "task_closed",
+        task=outcome.key.hex(),
+        chain=lane.chain.id,
+        lane=lane.lane.value,
+        status=outcome.status.value,
+        reason=outcome.reason.value if outcome.reason else None,
+        transaction=outcome.transaction.hex(),
+        fee_wei=outcome.fee,
+    )
 
 
 def _receipt(task: Task, found: Mapping[bytes, Receipt | None]) -> Receipt | None:

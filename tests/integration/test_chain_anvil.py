@@ -7,9 +7,10 @@ import trio
 
 from keeper.chain.evm import EvmChain
 from keeper.chain.finality import Depth
-from keeper.chain.port import Advance, Call, ChainEvent, DeepReorg, Finalized, Level, Retract
+from keeper.chain.port import Advance, Call, Level, Retract
 from keeper.units import ChainId
 from tests.support.anvil import chain_of
+from tests.support.chains import Watcher
 
 pytestmark = pytest.mark.anvil
 
@@ -35,51 +36,38 @@ async def test_reads_agree_with_the_chain(anvil_binary: Path) -> None:
             await chain.aclose()
 
 
-async def test_reorg_rollback_and_revert_are_seen(anvil_binary: Path) -> None:
-    async with chain_of(anvil_binary, no_mining=True) as anvil:
+async def test_evm_revert_notifies_nobody_and_is_seen(anvil_binary: Path) -> None:
+    async with chain_of(anvil_binary, no_mining=True) as anvil, trio.open_nursery() as nursery:
         chain = EvmChain(ChainId(31501), [anvil.url], Depth(20), poll_s=0.02)
-        events: list[ChainEvent] = []
-        moved = trio.Event()
-
-        async def emit(event: ChainEvent) -> None:
-            nonlocal moved
-            events.append(event)
-            moved.set()
-            moved = trio.Event()
-
-        async def until(number: int) -> None:
-            with trio.fail_after(10):
-                want = (await chain.head()).ref
-                while chain.tracker.head is None or chain.tracker.head.ref != want:
-                    await moved.wait()
-                assert want.number == number
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(chain.run, emit)
+        watcher = Watcher()
+        with trio.fail_after(10):
+            nursery.start_soon(chain.run, watcher.emit)
             await anvil.mine(9)
-            await until(10)
-            await anvil.mine(2)
-            await until(12)
-            await anvil.rpc.call("anvil_reorg", [4, []])
-            await until(12)
-            await anvil.rpc.call("anvil_rollback", [3])
-            await until(9)
+            await watcher.until_head(chain)
             snapshot = await anvil.rpc.call("evm_snapshot")
             await anvil.mine(3)
-            await until(12)
+            await watcher.until_head(chain)
             assert await anvil.rpc.call("evm_revert", [snapshot])
-            await until(9)
+            await watcher.until_head(chain)
+        depths = [event.depth for event in watcher.events if isinstance(event, Retract)]
+        assert depths == [1, 2, 3]
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("kind", ["websocket", "ipc"])
+async def test_a_subscription_wakes_the_tracker(
+    anvil_binary: Path, tmp_path: Path, kind: str
+) -> None:
+    socket = f"{tmp_path}/anvil.ipc"
+    async with chain_of(anvil_binary, no_mining=True, extra=("--ipc", socket)) as anvil:
+        url = anvil.ws_url if kind == "websocket" else socket
+        chain = EvmChain(ChainId(31501), [url], Depth(3), poll_s=60)
+        watcher = Watcher()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(chain.run, watcher.emit)
+            with trio.fail_after(10):
+                await watcher.until(Advance)
+                while watcher.story[-1] != (await chain.head()).ref.hash or len(watcher.story) < 4:
+                    await anvil.mine()
+                    await watcher.until_head(chain)
             nursery.cancel_scope.cancel()
-        _check_linear(events)
-        assert [event.depth for event in events if isinstance(event, Retract)][:4] == [1, 2, 3, 4]
-        assert not [event for event in events if isinstance(event, Finalized | DeepReorg)]
-
-
-def _check_linear(events: list[ChainEvent]) -> None:
-    chain: list[bytes] = []
-    for event in events:
-        if isinstance(event, Advance):
-            assert not chain or event.header.parent == chain[-1]
-            chain.append(event.ref.hash)
-        elif isinstance(event, Retract):
-            assert chain.pop() == event.ref.hash
