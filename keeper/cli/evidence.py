@@ -21,7 +21,7 @@ from keeper.contracts import encode_call
 from keeper.devnet.wallet import Send, Wallet
 from keeper.errors import ConfigError
 from keeper.store import Store
-from p2p.agreement.evidence import Evidence, verify_evidence
+from p2p.agreement.evidence import Evidence, slash_arguments, verify_evidence
 from p2p.agreement.journal import Journal
 from p2p.agreement.log import StoreLog
 from p2p.agreement.signing import Ecdsa, recover, vote_hash
@@ -169,13 +169,7 @@ def verify(
 
 def slash_call(pair: Evidence) -> bytes:
     """Return the call data of the Bonds contract's `slash_conflict`."""
-    votes = [
-        (int(vote.kind), vote.digest, (vote.signature[:32], vote.signature[32:]))
-        for vote in (pair.first, pair.second)
-    ]
-    return encode_call(
-        "Bonds", "slash_conflict", pair.first.epoch, pair.config, pair.view, *votes
-    )  # fmt: skip
+    return encode_call("Bonds", "slash_conflict", *slash_arguments(pair))
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """Two signed votes of one member in one view that exclude each other.
 
-    slash_conflict(epoch, config, view, kind_a, digest_a, sig_a, kind_b, digest_b, sig_b)
+    slash_conflict(epoch, config, view, (kind_a, digest_a, (r, vs)), (kind_b, digest_b, (r, vs)))
 
 The signer is recovered from the signatures, so evidence convinces a contract, or anyone with the
 committee, without trust in the accuser.
@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from p2p.agreement.signing import Scheme, vote_hash
 from p2p.agreement.votes import in_conflict
 from p2p.types import Committee, Vote
+
+SignedWord = tuple[int, bytes, tuple[bytes, bytes]]
+"""A vote as a contract takes it: kind, digest, and the compact signature (r, vs)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +55,11 @@ def verify_evidence(committee: Committee, scheme: Scheme, evidence: Evidence) ->
     )
 
 
-def slash_arguments(
-    evidence: Evidence,
-) -> tuple[int, bytes, int, int, bytes, bytes, int, bytes, bytes]:
+def slash_arguments(evidence: Evidence) -> tuple[int, bytes, int, SignedWord, SignedWord]:
     """Return the arguments of the bonds contract's `slash_conflict`."""
     a, b = evidence.first, evidence.second
-    return (
-        a.epoch, evidence.config, a.view,
-        int(a.kind), a.digest, a.signature,
-        int(b.kind), b.digest, b.signature,
-    )  # fmt: skip
+    return a.epoch, evidence.config, a.view, _word(a), _word(b)
+
+
+def _word(vote: Vote) -> SignedWord:
+    return int(vote.kind), vote.digest, (vote.signature[:32], vote.signature[32:])

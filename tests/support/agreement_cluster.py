@@ -294,6 +294,7 @@ class Cluster:
         timing: Timing | None = None,
         keeper: Callable[["Cluster", int], Keeper] = Keeper,
         committee: Committee | None = None,
+        scheme: Scheme | None = None,
     ) -> None:
         self.random = random.Random(seed)
         self.committee = committee or make_committee(size)
@@ -309,7 +310,7 @@ class Cluster:
         self._count = 0
         self.liars = dict(liars or {})
         self.sides = [self.random.randrange(2) for _ in range(size)]
-        self.auditor = Auditor(self.committee, CheapSigner(b""))
+        self.auditor = Auditor(self.committee, scheme or CheapSigner(b""))
         self.frozen = False
         self.keepers = [self.liars.get(i, keeper)(self, i) for i in range(size)]
         for one in self.keepers:

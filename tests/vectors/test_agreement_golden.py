@@ -186,14 +186,12 @@ def test_evidence_is_what_the_bonds_contract_takes() -> None:
         COMMITTEE.config, vote(Kind.NULLIFY, 2, NO_DIGEST), vote(Kind.FINALIZE, 2)
     )  # fmt: skip
     assert verify_evidence(COMMITTEE, Ecdsa(), pair)
-    epoch, config, view, kind_a, digest_a, sig_a, kind_b, digest_b, sig_b = slash_arguments(pair)
+    epoch, config, view, *words = slash_arguments(pair)
     assert (epoch, config, view) == (3, COMMITTEE.config, 9)
-    assert (kind_a, digest_a, kind_b, digest_b) == (2, NO_DIGEST, 3, DIGEST)
-    for kind, digest, signature in (
-        (Kind.NULLIFY, digest_a, sig_a),
-        (Kind.FINALIZE, digest_b, sig_b),
-    ):
-        assert recover(vote_hash(COMMITTEE, kind, view, digest), signature) == SIGNERS[2].address
+    assert [word[:2] for word in words] == [(2, NO_DIGEST), (3, DIGEST)]
+    for kind, digest, (r, vs) in words:
+        signed = vote_hash(COMMITTEE, Kind(kind), view, digest)
+        assert recover(signed, r + vs) == SIGNERS[2].address
     other = replace(pair, second=vote(Kind.FINALIZE, 1))
     assert not verify_evidence(COMMITTEE, Ecdsa(), other)
     assert not verify_evidence(COMMITTEE, Ecdsa(), replace(pair, second=vote(Kind.NOTARIZE, 2)))
