@@ -11,6 +11,7 @@ record in every message and tells every peer not to send what it has: 3.7 ms a d
 
 import time
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Any
 
 import trio
@@ -73,9 +74,13 @@ class Seen:
 
 
 class LeanGossipSub(GossipSub):
-    """Guard 9: the router with every trap of its defaults turned off."""
+    """Guard 9: the router with every trap of its defaults turned off.
 
-    def __init__(self) -> None:
+    A keeper sends its messages to every keeper itself, so what came from one is relayed to
+    followers only: a seventh of the traffic at n = 7.
+    """
+
+    def __init__(self, gate: Gate) -> None:
         super().__init__(
             PROTOCOLS,
             degree=DEGREE,
@@ -88,6 +93,20 @@ class LeanGossipSub(GossipSub):
             spam_protection_enabled=False,
             eclipse_protection_enabled=False,
         )
+
+        self._gate = gate
+
+    def _get_peers_to_send(
+        self,
+        topic_ids: Iterable[str],
+        msg_forwarder: ID,
+        origin: ID,
+        msg_id: bytes | None = None,
+    ) -> Iterable[ID]:
+        ours = msg_forwarder.to_bytes() == self._gate.me
+        for peer in super()._get_peers_to_send(topic_ids, msg_forwarder, origin, msg_id):
+            if ours or self._gate.role(peer.to_bytes()) is Role.FOLLOWER:
+                yield peer
 
     async def _emit_idontwant_for_message(self, msg_id: bytes, topic_ids: Any) -> None:
         held = self.mcache.get(msg_id)

@@ -198,7 +198,7 @@ class Libp2pNetwork:
         guard_inbound(swarm, HalfOpen(self.gate.clock), self.gate.denied)
         guard_muxer(swarm, self._fault)
         guard_identify(host)
-        router = LeanGossipSub()
+        router = LeanGossipSub(self.gate)
         pubsub = GuardedPubsub(host, router, self.gate)
         for protocol in PROTOCOLS:
             host.set_stream_handler(protocol, guarded(pubsub.stream_handler, self._fault))
@@ -360,6 +360,13 @@ class Libp2pNetwork:
         self.gate.connected(peer, up)
         if up and peer in self._awaited:
             self._awaited.pop(peer).set()
+        if up:
+            self._kick(peer)
+
+    def _kick(self, peer: bytes) -> None:
+        held = self._links.get(peer)
+        if held is not None:
+            held[0].kick()
 
     async def connected(self, peer: bytes) -> None:
         """Return once a live connection exists."""
@@ -452,20 +459,21 @@ class Libp2pNetwork:
             for record in unpack_records(frame):
                 if record.peer in keepers and self.book.learn(record):
                     self.gate.traffic(record.peer).addresses = record.addresses
+                    self._kick(record.peer)
         except ValueError as error:
             raise RemoteFault(peer_id_text(source), Reason.MALFORMED, str(error)) from error
 
     def _knows_committee(self) -> bool:
         """Return whether an address of every member is known."""
         members = self.gate.committee - {self.me}
-        return all(self.book.addresses(peer) for peer in members)
+        return bool(members) and all(self.book.addresses(peer) for peer in members)
 
     async def _exchange_with(self, link: Link) -> None:
         while True:
             await link.went_up.wait()
+            mine = pack_records(record for record in self.book.records() if record.peer == self.me)
             try:
                 with trio.move_on_after(self.limits.request_read_s):
-                    mine = pack_records(r for r in self.book.records() if r.peer == self.me)
                     self._learn(link.peer, await self.request(link.peer, Road.PEERS, mine))
             except RemoteFault as fault:
                 if fault.reason is Reason.MALFORMED:
