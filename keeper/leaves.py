@@ -34,6 +34,10 @@ FLOW_OUTCOME = (
     "FlowOutcome(bytes32 network,uint32 epoch,uint64 chain,address contract,"
     "bytes32 flow,uint8 outcome)"
 )
+FLOW_LEG = (
+    "Leg(uint64 chain,address escrow,address payer,address token,uint256 amount,address receiver)"
+)
+FLOW = "Flow(bytes32 network,bytes32 nonce,bytes32[] legs)"
 ATTESTATION = (
     "Attestation(bytes32 network,uint32 epoch,uint64 chain,address contract,bytes32 eventHash)"
 )
@@ -177,6 +181,21 @@ def flow_outcome_leaf(
     """Return the leaf of a flow's one outcome: 1 commit, 2 abort."""
     types = ("bytes32", "uint8")
     return _placed(FLOW_OUTCOME, network, epoch, chain, contract, types, (flow, outcome))
+
+
+def flow_leg_hash(
+    chain: int, escrow: bytes, *, payer: bytes, token: bytes, amount: int, receiver: bytes
+) -> bytes:
+    """Return the hash of one leg of a flow, on one chain and in one escrow."""
+    types = ("bytes32", "uint64", "address", "address", "address", "uint256", "address")
+    values = (type_hash(FLOW_LEG), chain, escrow, payer, token, amount, receiver)
+    return abi_hash(types, values)
+
+
+def flow_id(network: bytes, nonce: bytes, legs: Sequence[bytes]) -> bytes:
+    """Return the id of a flow over the hashes of all its legs, in order."""
+    types = ("bytes32", "bytes32", "bytes32", "bytes32")
+    return abi_hash(types, (type_hash(FLOW), network, nonce, keccak(b"".join(legs))))
 
 
 def attestation_leaf(

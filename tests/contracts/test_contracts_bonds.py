@@ -267,6 +267,28 @@ def test_a_signed_head_the_chain_contradicts_takes_the_bond(bonds: World) -> Non
     assert stake(bonds)[4] == 4
 
 
+HISTORY = "0x0000F90827F1C53a10cb7A002335175320002935"
+
+
+def test_older_heads_are_judged_by_the_history_contract(bonds: World) -> None:
+    # EIP-2935 keeps 8,191 hashes; here its place is taken by code that answers one word
+    bonds.mine(1_000)
+    number = bonds.block - 500
+    answer = keccak(b"true")
+    code = b"\x7f" + answer + bytes.fromhex("5f5260205ff3")
+    bonds.env.set_code(HISTORY, code)
+    bonds.actor("reporter")
+    with bonds.reverts("heads: the head is right"):
+        bonds.call("Bonds", "slash_head", *observe(bonds, number, answer), sender="reporter")
+    bonds.env.set_code(HISTORY, b"\x7f" + bytes(32) + bytes.fromhex("5f5260205ff3"))
+    false = observe(bonds, number, keccak(b"false"))
+    with bonds.reverts("heads: history too short"):
+        bonds.call("Bonds", "slash_head", *false, sender="reporter")
+    bonds.env.set_code(HISTORY, code)
+    bonds.call("Bonds", "slash_head", *false, sender="reporter")
+    assert stake(bonds)[4] == 4
+
+
 def test_a_head_shown_with_another_observation_names_nobody(bonds: World) -> None:
     number = bonds.block - 3
     remember(bonds, {number: keccak(b"true")})
