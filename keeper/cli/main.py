@@ -19,6 +19,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     "devnet": ("keeper.cli.devnet", "Start and drive a local network on real chains."),
     "init": ("keeper.cli.init", "Make a node home: configuration and sealed keys."),
     "bond": ("keeper.cli.bond", "Put a bond at stake, leave, withdraw."),
+    "committee": ("keeper.cli.committee", "Make the committee's shared key together."),
     "run": ("keeper.cli.run", "Run the node of a home."),
     "policy": ("keeper.cli.policy", "Write, check, backtest and promote policies."),
     "status": ("keeper.cli.status", "What a running node does."),

@@ -13,6 +13,7 @@ import trio
 
 from keeper.contracts import encode_call
 from keeper.devnet.cluster import Cluster
+from keeper.devnet.control import take_wishes
 from keeper.devnet.wallet import Send
 from keeper.errors import ConfigError
 from keeper.units import PPM, symbol_text
@@ -36,6 +37,16 @@ class Feeds:
             with trio.move_on_after(FRESH_S):
                 await self._moved.wait()
             self._moved = trio.Event()
+
+    async def obey(self, folder: Path) -> None:
+        """Publish, and take up wishes that other commands leave in a directory, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.run)
+            while True:
+                for market, price in take_wishes(folder).items():
+                    if market in self.prices:
+                        await self.set(market, price)
+                await trio.sleep(0.5)
 
     async def publish(self) -> None:
         """Publish every price now and wait until it is mined."""

@@ -51,7 +51,7 @@ async def run(cluster: Cluster, options: Options, say: Say) -> dict[str, Any]:
 
 
 async def _play(cluster: Cluster, feeds: Feeds, options: Options, say: Say) -> dict[str, Any]:
-    await cluster.wait("a sealed view", _all_sealed, 60)
+    await cluster.wait("a sealed view", all_sealed, 60)
     say(f"views are sealed; {options.traders} traders deposit and ask for credit")
     price = feeds.prices[MARKET]
     traders = make_traders(cluster, options.seed, options.traders, price)
@@ -75,7 +75,8 @@ async def _play(cluster: Cluster, feeds: Feeds, options: Options, say: Say) -> d
     return make_report(cluster, facts, stores, story)
 
 
-def _all_sealed(seen: Seen) -> bool:
+def all_sealed(seen: Seen) -> bool:
+    """Return whether every keeper has a sealed view."""
     return all(value.get("sealed_view", 0) > 0 for value in seen.values())
 
 
@@ -135,7 +136,7 @@ async def _settle_down(cluster: Cluster, options: Options, story: Story, say: Sa
         await victim.start()
         story = replace(story, restarts=story.restarts + 1)
         say(f"keeper {victim.index} is started again; work went on")
-    await _quiet(cluster, "liquidations and claims", 40)
+    await _quiet(cluster, "liquidations and claims", 120)
     return story
 
 
