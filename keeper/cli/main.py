@@ -23,6 +23,8 @@ GROUPS: dict[str, tuple[str, str]] = {
     "run": ("keeper.cli.run", "Run the node of a home."),
     "policy": ("keeper.cli.policy", "Write, check, backtest and promote policies."),
     "status": ("keeper.cli.status", "What a running node does."),
+    "account": ("keeper.cli.account", "Legs, margin and decisions of one account."),
+    "auction": ("keeper.cli.auction", "Tasks, rounds and awards."),
     "tx": ("keeper.cli.tx", "What this keeper sent to chains, and why."),
     "risk": ("keeper.cli.risk", "Liquidation at risk, stress and exposure of a tick."),
     "evidence": ("keeper.cli.evidence", "Proof that a member said two things."),
