@@ -15,7 +15,7 @@ is not failed: a task without a receipt is only ever closed by a final block.
 from dataclasses import dataclass
 
 from keeper.chain.port import Fees, Receipt
-from keeper.execute.fees import Offer, Schedule, bump, least_bump, within
+from keeper.execute.fees import Offer, Schedule, bump, first, least_bump, within
 from keeper.execute.intent import State
 from keeper.execute.ledger import Attempt, Moved, Task
 from keeper.reasons import Reason
@@ -125,11 +125,31 @@ def _pending(task: Task, facts: Facts, schedule: Schedule) -> Action:
     if not facts.known and last.offer.max_fee >= facts.market.base:
         return Resend(last)
     if age >= schedule.patience and (line or last.offer.max_fee < facts.market.base):
-        offer = bump(schedule, facts.market, last.offer)
-        if last.cancels:
-            return Cancel(offer)
-        affordable = within(offer, last.gas, task.intent.fee_cap, facts.market)
-        least = least_bump(schedule, last.offer)
-        if affordable is not None and affordable.max_fee >= least.max_fee:
-            return Replace(affordable, last.gas)
+        higher = _outbid_cancel if last.cancels else _outbid
+        action = higher(task, facts, schedule)
+        if action is not None:
+            return action
     return Resend(last) if not facts.known else Wait()
+
+
+def _outbid(task: Task, facts: Facts, schedule: Schedule) -> Replace | None:
+    """Return a higher offer for the action, if its cap allows one that nodes accept."""
+    last = task.attempts[-1]
+    offer = bump(schedule, facts.market, last.offer)
+    affordable = within(offer, last.gas, task.intent.fee_cap, facts.market)
+    least = least_bump(schedule, last.offer)
+    if affordable is None or affordable.max_fee < least.max_fee:
+        return None
+    return Replace(affordable, last.gas)
+
+
+def _outbid_cancel(task: Task, facts: Facts, schedule: Schedule) -> Cancel | None:
+    """Return a higher offer for the cancellation: up to the cap, or to what the market asks.
+
+    A nonce that is never freed stops its lane, and an action past its deadline must not be mined
+    later; but outbidding oneself at every block has to end somewhere.
+    """
+    offer = bump(schedule, facts.market, task.attempts[-1].offer)
+    market = first(schedule, facts.market).max_fee
+    ceiling = max(task.intent.fee_cap // CANCEL_GAS, market)
+    return Cancel(offer) if offer.max_fee <= ceiling else None

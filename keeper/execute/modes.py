@@ -1,10 +1,10 @@
 """How far this keeper goes, decided in one function.
 
-              records   rehearses   signs and sends
-    off          –          –              –
-    shadow       ✓          –              –
-    dry          ✓          ✓              –
-    live         ✓          ✓              ✓
+              takes intents   rehearses   signs and sends
+    off             –             –              –
+    shadow          ✓             –              –
+    dry             ✓             ✓              –
+    live            ✓             ✓              ✓
 
 `equip` is the only place that reads a mode and the only place that makes a signer.
 """
@@ -26,7 +26,7 @@ KeySource = Callable[[], bytes]
 class Equipment:
     """What a mode allows. Without signers nothing can be sent."""
 
-    records: bool = False
+    accepts: bool = False
     rehearses: bool = False
     signers: Mapping[Account, Signer] = field(default_factory=dict)
 
@@ -46,13 +46,13 @@ def equip(mode: Mode, keys: Mapping[Account, KeySource]) -> Equipment:
         case Mode.OFF:
             return Equipment()
         case Mode.SHADOW:
-            return Equipment(records=True)
+            return Equipment(accepts=True)
         case Mode.DRY:
-            return Equipment(records=True, rehearses=True)
+            return Equipment(accepts=True, rehearses=True)
         case Mode.LIVE:
             signers = {account: Signer(source()) for account, source in keys.items()}
             _check_owners(signers)
-            return Equipment(records=True, rehearses=True, signers=signers)
+            return Equipment(accepts=True, rehearses=True, signers=signers)
 
 
 def _check_owners(signers: Mapping[Account, Signer]) -> None:

@@ -170,23 +170,35 @@ class Executor:
             LocalError: another intent has this key, or the lane has no account.
             RemoteFault: the chain cannot be asked before anything was written.
         """
-        if not self._equipment.records:
+        if not self._equipment.accepts:
             return Outcome(intent.key, Status.REFUSED, Reason.MODE_OFF)
         if not self._equipment.rehearses:
-            return Outcome(intent.key, Status.RECORDED, Reason.MODE_OFF)
+            return self._not_sent(intent, Status.RECORDED)
         known = await trio.to_thread.run_sync(self._ledger.task, intent.key)
         if known is None:
             refusal = await self._rehearse(intent, certified)
             if refusal is not None:
                 return refusal
         if not self._equipment.sends:
-            return Outcome(intent.key, Status.REHEARSED, Reason.MODE_OFF)
+            return self._not_sent(intent, Status.REHEARSED)
         lane = self._lanes.get((intent.chain, intent.lane))
         if lane is None:
             raise ConfigError(f"no account for lane {intent.lane.value} on chain {intent.chain}")
         await self._journal.write(Planned(intent))
         lane.wake.set()
         return await self.wait(intent.key, settled=settled)
+
+    def _not_sent(self, intent: Intent, status: Status) -> Outcome:
+        """Log what would have been sent in another mode."""
+        log.info(
+            "intent_not_sent",
+            mode=self.mode.value,
+            task=intent.key.hex(),
+            chain=intent.chain,
+            lane=intent.lane.value,
+            why=intent.why,
+        )
+        return Outcome(intent.key, status, Reason.MODE_OFF)
 
     async def wait(self, key: bytes, *, settled: bool = True) -> Outcome:
         """Return the outcome of a task once it is closed, or mined if that is enough."""

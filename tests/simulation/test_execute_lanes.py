@@ -178,7 +178,7 @@ async def test_it_is_simulated_again_right_before_signing() -> None:
 
 async def test_after_a_reorg_the_same_bytes_go_out_again() -> None:
     async with rig() as at, trio.open_nursery() as nursery:
-        wanted = intent(5)
+        wanted = intent(5, Lane.SETTLEMENT)
         nursery.start_soon(at.executor.submit, wanted)
         while at.state(wanted) is not State.SENT:
             await at.settle()
@@ -194,7 +194,7 @@ async def test_after_a_reorg_the_same_bytes_go_out_again() -> None:
         assert outcome.succeeded
         assert task is not None
         assert len(task.attempts) == 1
-        assert await at.chain.nonce(SIGNERS[Lane.URGENT].address) == 1
+        assert await at.chain.nonce(SIGNERS[Lane.SETTLEMENT].address) == 1
         states = [event.state for event in at.ledger.story(wanted.key)]
         assert states == ["planned", "signed", "sent", "mined", "sent", "mined", "final"]
 

@@ -138,7 +138,15 @@ def test_past_the_deadline_only_the_nonce_matters() -> None:
     cancel = Attempt(b"\xc0" * 32, b"", action.offer, lanes.CANCEL_GAS, 100, cancels=True)
     cancelled = task(attempts=(FIRST, cancel))
     assert decided(cancelled, head=101) == lanes.Wait()
-    assert isinstance(decided(cancelled, head=103), lanes.Cancel)
+    outbid = decided(cancelled, head=103)
+    assert isinstance(outbid, lanes.Cancel)
+    while isinstance(outbid, lanes.Cancel):
+        assert outbid.offer.max_fee <= INTENT.fee_cap // lanes.CANCEL_GAS
+        newest = replace(cancel, offer=outbid.offer)
+        outbid = decided(task(attempts=(FIRST, newest)), head=103)
+    assert outbid == lanes.Wait(), "outbidding oneself ends"
+    dear = Fees(Wei(10**6 * GWEI), Wei(GWEI))
+    assert isinstance(decided(cancelled, head=103, market=dear), lanes.Cancel), "the market is paid"
     assert decided(cancelled, receipt=receipt(cancel, 101)) == lanes.Wait()
     done = receipt(cancel, 101)
     assert decided(cancelled, receipt=done, final=101) == lanes.Record(
@@ -247,7 +255,7 @@ def never() -> bytes:
 def test_only_live_reads_keys(mode: Mode) -> None:
     equipment = modes.equip(mode, {(CHAIN, Lane.URGENT): never})
     assert not equipment.sends
-    assert equipment.records == (mode is not Mode.OFF)
+    assert equipment.accepts == (mode is not Mode.OFF)
     assert equipment.rehearses == (mode is Mode.DRY)
 
 
