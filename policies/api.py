@@ -356,18 +356,20 @@ def legs_of(account: Account) -> tuple[Leg, ...]:
     packed = account.legs
     if len(packed) % LEG_BYTES:
         raise ValueError(f"packed legs of {len(packed)} bytes are not a multiple of {LEG_BYTES}")
+    return tuple(leg_at(packed, at) for at in range(0, len(packed), LEG_BYTES))
+
+
+def leg_at(packed: bytes, at: int) -> Leg:
+    """Return the leg whose packed form starts at a place."""
     number = int.from_bytes
-    return tuple(
-        Leg(
-            number(packed[at : at + 8], "big"),
-            packed[at + 8 : at + 28],
-            packed[at + 28 : at + 60],
-            packed[at + 60],
-            number(packed[at + 61 : at + 77], "big", signed=True),
-            number(packed[at + 77 : at + 93], "big", signed=True),
-            number(packed[at + 93 : at + 109], "big", signed=True),
-        )
-        for at in range(0, len(packed), LEG_BYTES)
+    return Leg(
+        number(packed[at : at + 8], "big"),
+        packed[at + 8 : at + 28],
+        packed[at + 28 : at + 60],
+        packed[at + 60],
+        number(packed[at + 61 : at + 77], "big", signed=True),
+        number(packed[at + 77 : at + 93], "big", signed=True),
+        number(packed[at + 93 : at + 109], "big", signed=True),
     )
 
 

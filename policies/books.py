@@ -4,10 +4,21 @@ A guard answers with a sentence that says why not, or nothing. A missing price r
 skips the check it was needed for.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from keeper.units import ceil_div, symbol_text
-from policies.api import Account, Depth, Gas, Holding, Leg, MarketView, Price, Task, legs_of
+from policies.api import (
+    LEG_BYTES,
+    Account,
+    Depth,
+    Gas,
+    Holding,
+    Leg,
+    MarketView,
+    Price,
+    Task,
+    leg_at,
+)
 
 LIQUIDATE_ACTION = 4
 STOPPED = 2
@@ -21,7 +32,11 @@ class Books:
 
     def __init__(self, view: MarketView) -> None:
         self.view = view
-        self.accounts: dict[bytes, Account] = {one.account: one for one in view.accounts}
+        wanted = {task.account for task in view.tasks}
+        self.accounts: dict[bytes, Account] = {
+            one.account: one for one in view.accounts if one.account in wanted
+        }
+        """Accounts that tasks are about."""
         self.prices: dict[bytes, Price] = {one.market: one for one in view.prices}
         self.gas: dict[int, Gas] = {one.chain: one for one in view.gas}
         self.depth: dict[tuple[int, bytes], list[Depth]] = {}
@@ -45,13 +60,17 @@ class Books:
 
     def legs_at(self, account: Account, task: Task) -> list[Leg]:
         """Return the account's legs in the task's venue."""
+        place = task.chain.to_bytes(8, "big") + task.venue
+        packed = account.legs
         return [
-            leg for leg in legs_of(account) if leg.chain == task.chain and leg.venue == task.venue
+            leg_at(packed, at)
+            for at in range(0, len(packed), LEG_BYTES)
+            if packed.startswith(place, at)
         ]
 
-    def price_fault(self, markets: Iterable[bytes], max_age_ms: int) -> str:
+    def price_fault(self, markets: Collection[bytes], max_age_ms: int) -> str:
         """Return which of the markets has no usable price, or an empty text."""
-        for market in sorted(set(markets)):
+        for market in sorted(markets):
             price = self.prices.get(market)
             if price is None or price.price <= 0:
                 return f"no price for {symbol_text(market)}"

@@ -94,7 +94,7 @@ class Deleverage:
         legs = [leg for leg in legs_of(account) if leg.kind == PERP and leg.size]
         if not legs:
             return Skip(task, "the account holds no position to reduce")
-        fault = books.price_fault((leg.market for leg in legs), self.config.max_age_ms)
+        fault = books.price_fault({leg.market for leg in legs}, self.config.max_age_ms)
         if fault:
             return Skip(task, fault)
         steps: list[PlanStep] = []

@@ -150,7 +150,8 @@ class Liquidation:
             return "the task is past its deadline"
         if task.lock > spending.bond:
             return f"needs a bond lock of {task.lock} µUSD, {spending.bond} is free"
-        markets = [task.market, *(leg.market for leg in books.legs_at(account, task))]
+        legs = books.legs_at(account, task)
+        markets = {task.market, *(leg.market for leg in legs)}
         fault = books.breaker_fault(task) or books.price_fault(markets, self.config.max_age_ms)
         if fault:
             return fault
@@ -168,7 +169,7 @@ class Liquidation:
             funds,
             self.config.close_most,
         )
-        return best_offer(books, task, account, limits)
+        return best_offer(books, task, account, legs, limits)
 
 
 def urgency(books: Books, task: Task) -> tuple[int, bytes]:

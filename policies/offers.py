@@ -60,9 +60,10 @@ class Offer(msgspec.Struct, frozen=True):
     how: str
 
 
-def best_offer(books: Books, task: Task, account: Account, limits: Limits) -> Offer | str:
+def best_offer(
+    books: Books, task: Task, account: Account, legs: list[Leg], limits: Limits
+) -> Offer | str:
     """Return the offer that brings most, or why there is none; prices are known to be there."""
-    legs = books.legs_at(account, task)
     if not task.terms:
         return "the task names no terms"
     if is_lending(task):

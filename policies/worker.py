@@ -16,7 +16,7 @@ import resource
 import signal
 import sys
 from types import ModuleType
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 
@@ -112,22 +112,22 @@ class Pipe:
     """Frames over two descriptors that the plug-in's prints cannot reach."""
 
     def __init__(self) -> None:
-        self._read: BinaryIO = os.fdopen(os.dup(0), "rb")
-        self._write: BinaryIO = os.fdopen(os.dup(1), "wb")
+        self._read = os.fdopen(os.dup(0), "rb")
+        self._write = os.fdopen(os.dup(1), "wb")
         quiet = os.open(os.devnull, os.O_RDONLY)
         os.dup2(quiet, 0)
         os.close(quiet)
         os.dup2(2, 1)
         self._encode = api.encoder().encode
 
-    def receive(self) -> bytes | None:
+    def receive(self) -> bytearray | None:
         """Return the next frame, or None when the host has gone."""
         head = self._read.read(4)
         if len(head) < 4:
             return None
         size = int.from_bytes(head, "big")
-        body = self._read.read(size)
-        return body if len(body) == size else None
+        body = bytearray(size)
+        return body if self._read.readinto(body) == size else None
 
     def send(self, reply: api.Reply) -> None:
         """Write one frame whole."""
@@ -175,7 +175,7 @@ def _start(pipe: Pipe, target: str, raw: bytes, wire: TripWire) -> Any:
     return policy
 
 
-def _answer(policy: Any, body: bytes, decode: Any, wire: TripWire) -> api.Reply:
+def _answer(policy: Any, body: bytearray, decode: Any, wire: TripWire) -> api.Reply:
     try:
         request: api.Request = decode(body)
         decisions, state = policy.decide(request.view, request.state)

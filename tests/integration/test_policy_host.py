@@ -1,6 +1,8 @@
 """A policy may do anything to itself and nothing to the node."""
 
 import math
+import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -30,18 +32,39 @@ async def running(name: str, **wish: int) -> AsyncIterator[PolicyHost]:
 
 
 class Lag:
-    """The longest time this thread's event loop was away from its clock."""
+    """How long the event loop was away from its clock, beyond what the machine itself was.
+
+    A thread of its own measures the machine: on a busy one both wake late, and only the difference
+    is the policy's doing.
+    """
 
     def __init__(self) -> None:
-        self.worst = 0.0
+        self.loop = self.machine = 0.0
+        self._over = threading.Event()
+
+    def _control(self) -> None:
+        while not self._over.is_set():
+            before = time.monotonic()
+            self._over.wait(0.002)
+            self.machine = max(self.machine, time.monotonic() - before - 0.002)
 
     async def watch(self) -> None:
-        before = trio.current_time()
-        while True:
-            await trio.sleep(0.002)
-            now = trio.current_time()
-            self.worst = max(self.worst, now - before - 0.002)
-            before = now
+        thread = threading.Thread(target=self._control)
+        thread.start()
+        try:
+            before = trio.current_time()
+            while True:
+                await trio.sleep(0.002)
+                now = trio.current_time()
+                self.loop = max(self.loop, now - before - 0.002)
+                before = now
+        finally:
+            self._over.set()
+            thread.join()
+
+    @property
+    def worst(self) -> float:
+        return self.loop - self.machine
 
 
 SINS: list[tuple[str, dict[str, int], str]] = [
@@ -65,12 +88,9 @@ SINS: list[tuple[str, dict[str, int], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "wish", "cause"), SINS, ids=[sin[0] for sin in SINS])
-async def test_a_sin_is_caught_and_named_and_the_node_unharmed(
-    name: str, wish: dict[str, int], cause: str
-) -> None:
-    lag = Lag()
-    view = market_view()
+async def sin(name: str, wish: dict[str, int], cause: str) -> Lag:
+    """Let a policy sin; check that it is caught and named; return how the loop fared."""
+    lag, view = Lag(), market_view()
     async with trio.open_nursery() as watcher:
         watcher.start_soon(lag.watch)
         with trio.fail_after(20):
@@ -84,7 +104,19 @@ async def test_a_sin_is_caught_and_named_and_the_node_unharmed(
                 assert host.faults[cause] == 1, host.faults
                 assert host.last_fault.startswith(cause)
         watcher.cancel_scope.cancel()
-    assert lag.worst <= 3 * MAX_LAG_S  # the bench holds 20 ms on a quiet machine
+    return lag
+
+
+@pytest.mark.parametrize(("name", "wish", "cause"), SINS, ids=[sin[0] for sin in SINS])
+async def test_a_sin_is_caught_and_named_and_the_node_unharmed(
+    name: str, wish: dict[str, int], cause: str
+) -> None:
+    worst = []
+    for _ in range(4):  # one hiccup of a busy machine is not the policy's
+        worst.append((await sin(name, wish, cause)).worst)
+        if worst[-1] <= MAX_LAG_S:
+            return
+    pytest.fail(f"the event loop was away for {worst} s")
 
 
 async def test_a_view_that_comes_before_the_host_is_up_waits_for_it() -> None:
@@ -97,12 +129,17 @@ async def test_a_view_that_comes_before_the_host_is_up_waits_for_it() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_killed_policy_takes_its_budget_and_no_more() -> None:
-    async with running("Spinning", budget_ms=200) as host:
-        started = trio.current_time()
-        await host.outcome(market_view())
-        taken = trio.current_time() - started
-    assert 0.2 <= taken <= 0.3
+async def test_a_killed_policy_takes_its_budget_and_a_tenth_at_most() -> None:
+    taken = []
+    for _ in range(4):  # one hiccup of a busy machine is not the host's
+        async with running("Spinning", budget_ms=200) as host:
+            started = trio.current_time()
+            await host.outcome(market_view())
+            taken.append(trio.current_time() - started)
+        assert taken[-1] >= 0.2
+        if taken[-1] <= 0.22:
+            return
+    pytest.fail(f"killed after {taken} s")
 
 
 async def test_prints_neither_corrupt_frames_nor_block() -> None:
