@@ -3,13 +3,15 @@
     bitmap   bit i set: member i of the epoch signed
     sigs     64 bytes each, in order of the bits, all over the same EIP-712 vote
 
-A chain gets `(kind, view, digest, bitmap, sigs)` and recovers each signer (about 4.7k gas each).
+A chain gets a block's fields, the bitmap and the signatures, and recovers each signer (about 4.7k
+gas each).
 """
 
 from collections.abc import Sequence
 
 from p2p.agreement.signing import Scheme, vote_hash
-from p2p.types import Certificate, Committee, Kind, Vote
+from p2p.types import Certificate, Committee, Kind, Proposal, Vote
+from p2p.wire import body_hash, digest_of
 
 
 def certificate_of(votes: Sequence[Vote]) -> Certificate:
@@ -53,20 +55,29 @@ def verify_certificate(
     )
 
 
-def finality_arguments(
-    committee: Committee, certificate: Certificate
-) -> tuple[int, int, bytes, int, list[bytes]]:
-    """Return (epoch, view, digest, bitmap, signatures): what a contract takes without a seal.
+FinalityArguments = tuple[
+    int, int, bytes, int, bytes, int, bytes, int, list[tuple[bytes, bytes]]
+]  # fmt: skip
+
+
+def finality_arguments(block: Proposal, certificate: Certificate) -> FinalityArguments:
+    """Return what `Committee.verify_votes` and `Snapshots.ensure_votes` take without a seal.
+
+    The contract computes the block's digest again, so it learns the root the quorum finalised.
 
     Raises:
-        ValueError: the certificate does not finalise, or belongs to another epoch.
+        ValueError: the certificate does not finalise this block.
     """
-    if certificate.kind is not Kind.FINALIZE or certificate.epoch != committee.epoch:
-        raise ValueError("only a finalize certificate of this epoch proves finality")
+    if certificate.kind is not Kind.FINALIZE or certificate.digest != digest_of(block):
+        raise ValueError("only a finalize certificate of this very block proves its root")
     return (
         certificate.epoch,
         certificate.view,
-        certificate.digest,
+        block.root,
+        block.parent_view,
+        block.parent,
+        block.tick,
+        body_hash(block.payload, block.observations),
         certificate.bitmap,
-        list(certificate.signatures),
+        [(signature[:32], signature[32:]) for signature in certificate.signatures],
     )

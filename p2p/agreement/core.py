@@ -498,11 +498,7 @@ class Agreement:
 
     def _count(self, vote: Vote, now: float) -> None:
         counted = self._tally.add(vote)
-        if counted.contradicts is not None:
-            evidence = Evidence(self.committee.config, counted.contradicts, vote)
-            self._writes.append(evidence)
-            self._out.append(Equivocated(evidence))
-            self._note(vote.view, "equivocation", (vote.signer,))
+        self._expose(vote, counted.contradicts)
         if not counted.fresh:
             return
         if counted.count >= self.committee.quorum:
@@ -513,6 +509,14 @@ class Agreement:
             and counted.count > self.committee.faults
         ):
             self._nullify(now)
+
+    def _expose(self, vote: Vote, contradicted: Vote | None) -> None:
+        if contradicted is None:
+            return
+        evidence = Evidence(self.committee.config, contradicted, vote)
+        self._writes.append(evidence)
+        self._out.append(Equivocated(evidence))
+        self._note(vote.view, "equivocation", (vote.signer,))
 
     # R3, R5, R6, R7: certificates
 
@@ -528,7 +532,20 @@ class Agreement:
         elif not verify_certificate(self.committee, self._signer, certificate, known):
             self._refuse(sender, Reason.BAD_SIGNATURE, f"certificate of view {certificate.view}")
         else:
+            self._hear_signers(certificate)
             self._accept(certificate, now)
+
+    def _hear_signers(self, certificate: Certificate) -> None:
+        """Count a certificate's votes as said: whoever signed something else is exposed."""
+        if not self.view - VIEWS_KEPT <= certificate.view <= self.view + VIEWS_AHEAD:
+            return
+        for signer, signature in zip(certificate.signers, certificate.signatures, strict=True):
+            vote = Vote(
+                certificate.epoch, certificate.kind, certificate.view, certificate.digest, signer,
+                signature,
+            )  # fmt: skip
+            if signer != self.me and self._tally.is_news(vote):
+                self._expose(vote, self._tally.add(vote).contradicts)
 
     def _accept(self, certificate: Certificate, now: float) -> None:
         if not self.chain.add_certificate(certificate):

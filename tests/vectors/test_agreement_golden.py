@@ -171,7 +171,10 @@ def test_an_observation_is_eip_712_as_wallets_know_it() -> None:
 def test_certificates_verify_with_real_signatures() -> None:
     proof = certificate(Kind.FINALIZE)
     assert verify_certificate(COMMITTEE, Ecdsa(), proof)
-    assert finality_arguments(COMMITTEE, proof)[3] == 0b1011
+    of_block = certificate(Kind.FINALIZE, digest_of(proposal()))
+    assert finality_arguments(proposal(), of_block)[7] == 0b1011
+    with pytest.raises(ValueError, match="this very block"):
+        finality_arguments(proposal(), proof)
     junk = (proof.signatures[0], proof.signatures[2], proof.signatures[1])
     assert not verify_certificate(COMMITTEE, Ecdsa(), replace(proof, signatures=junk))
     assert not verify_certificate(COMMITTEE, Ecdsa(), replace(proof, bitmap=0b0111))
