@@ -55,6 +55,7 @@ app = typer.Typer(
     cls=LazyGroup,
     help="Flowkeeper: an open keeper network for cross-chain derivatives.",
     no_args_is_help=True,
+    pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -73,6 +74,11 @@ def main() -> None:
     """Run the command; an expected error is one paragraph on stderr and status 1."""
     try:
         app()
-    except FlowkeeperError as error:
-        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+    except BaseException as error:
+        cause = error
+        while isinstance(cause, BaseExceptionGroup):  # a nursery's: the first is the reason
+            cause = cause.exceptions[0]
+        if not isinstance(cause, FlowkeeperError):
+            raise
+        typer.secho(f"error: {cause}", fg=typer.colors.RED, err=True)
         sys.exit(1)

@@ -11,7 +11,6 @@ import trio
 import typer
 
 from keeper import config, keys, network
-from keeper.errors import FlowkeeperError
 from keeper.node.node import Node
 from p2p.frost.keyfile import QUICK, SAFE
 
@@ -55,18 +54,7 @@ def run(
     node = Node(
         settings, network.load(settings.network_file), opened, QUICK if quick_keys else SAFE
     )
-    try:
-        trio.run(_run, node)
-    except* FlowkeeperError as errors:
-        raise _first(errors) from None
-
-
-def _first(group: BaseExceptionGroup[FlowkeeperError]) -> BaseException:
-    """Return the first single exception of nested groups: the one an operator must read."""
-    inner: BaseException = group
-    while isinstance(inner, BaseExceptionGroup):
-        inner = inner.exceptions[0]
-    return inner
+    trio.run(_run, node)
 
 
 async def _run(node: Node) -> None:

@@ -148,6 +148,8 @@ class Node:
                 for watcher in self.watchers.values():
                     nursery.start_soon(watcher.run)
                 nursery.start_soon(self.executor.run)
+                await self._until_indexed()
+                self._admit_now()  # before the first frame: nobody is judged by an empty registry
                 await nursery.start(self.p2p.run)
                 task_status.started()
                 log.info("node_started", address=self.keys.address.hex(), http=server.port)
@@ -173,12 +175,21 @@ class Node:
     async def _admit(self) -> None:
         """Keep admission in step with the registry: members, bonded keepers, nobody else."""
         while True:
-            tables = self.tables()
-            if self.network.hub in tables:
-                bonded = bonded_peers(self.network, tables)
-                members = self._member_peers(bonded)
-                self.p2p.allow(frozenset(members), frozenset(bonded.values()))
+            self._admit_now()
             await trio.sleep(POLL_S)
+
+    def _admit_now(self) -> None:
+        tables = self.tables()
+        self.epoch = registered(self.network, tables) or self.epoch
+        bonded = bonded_peers(self.network, tables)
+        self.p2p.allow(frozenset(self._member_peers(bonded)), frozenset(bonded.values()))
+
+    async def _until_indexed(self) -> None:
+        """Return once every chain's index holds a final block."""
+        for watcher in self.watchers.values():
+            while watcher.index.newest is None:
+                with trio.move_on_after(POLL_S):
+                    await watcher.moved.wait()
 
     def _member_peers(self, bonded: Mapping[bytes, bytes]) -> set[bytes]:
         if self.epoch is not None:
@@ -189,14 +200,10 @@ class Node:
     async def _work_through_epochs(self) -> None:
         while True:
             tables = self.tables()
-            if len(tables) < len(self.network.chains):
-                await trio.sleep(POLL_S)
-                continue
             epoch = registered(self.network, tables)
             if epoch is None:
                 await self._ceremony(tables)
                 continue
-            self.epoch = epoch
             await self._one_epoch(epoch, tables)
 
     async def _ceremony(self, tables: Mapping[ChainId, Table]) -> None:

@@ -11,7 +11,7 @@ reader always finds a recent one.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -43,7 +43,7 @@ FEE_CAP = Wei(5 * 10**16)
 """Most that one settlement transaction may cost, in wei."""
 DEADLINE_BLOCKS = 200
 """For decisions that never expire."""
-CARRIED = frozenset({"Credit", "Release", "Transfer", "Penalty", "FlowOutcome", "BreakerChange"})
+CARRIED = frozenset({"Credit", "Release", "Transfer", "Penalty", "Attestation"})
 """Awards are run by their winners (keeper/settle/awards.py)."""
 
 
@@ -54,6 +54,7 @@ class _Item:
     since: float
     busy: bool = False
     tried: int = 0
+    deadline: int = 0
 
 
 class Carrier:
@@ -72,7 +73,6 @@ class Carrier:
         self._network, self._archive, self._executor = network, archive, executor
         self._me, self._size, self._clock = me, size, clock
         self._items: dict[bytes, _Item] = {}
-        self._heights: Mapping[ChainId, int] = {}
         self._wake = trio.Event()
         self._posted: dict[ChainId, float] = {}
         self._brought = metrics.counter(
@@ -85,7 +85,6 @@ class Carrier:
     def on_final(self, snapshot: Snapshot) -> None:
         """Take note of what is outstanding after a final view."""
         view, now = snapshot.header.view, self._clock()
-        self._heights = {ref.chain: ref.number for ref in snapshot.header.cut}
         fresh = {decision.leaf for decision in snapshot.decisions}
         current = {d.leaf: d for d in snapshot.book.outstanding if d.kind in CARRIED}
         for leaf in set(self._items) - set(current):
@@ -127,7 +126,7 @@ class Carrier:
             if certified is None:
                 item.tried -= 1
                 return
-            status = await self._submit(certified)
+            status = await self._submit(certified, item.deadline)
             self._brought.labels(item.decision.kind, status.value).inc()
             log.debug("brought", kind=item.decision.kind, status=status.value)
         except RemoteFault as fault:
@@ -144,13 +143,12 @@ class Carrier:
         )
         if archived is None or archived.seal is None:
             return None
+        item.deadline = item.decision.expiry or _deadline(archived, item.decision.chain)
         return certify(self._network.id, archived, item.decision.leaf)
 
-    async def _submit(self, certified: Certified) -> Status:
+    async def _submit(self, certified: Certified, deadline: int) -> Status:
         decision = certified.decision
         call = bring(decision, certified.seal, certified.proof)
-        height = self._heights.get(decision.chain, 0)
-        deadline = decision.expiry or height + DEADLINE_BLOCKS
         intent = self._intent(decision.leaf, call, deadline, f"bring {decision.kind}")
         outcome = await self._executor.submit(intent)
         return outcome.status
@@ -192,9 +190,15 @@ class Carrier:
             archived.header.hash(),
         )
         key = keccak(b"header" + chain.to_bytes(8, "big") + archived.root)
-        deadline = self._heights.get(chain, 0) + DEADLINE_BLOCKS
         call = Call(chain, snapshots, data)
+        intent = self._intent(key, call, _deadline(archived, chain), "post a header")
         try:
-            await self._executor.submit(self._intent(key, call, deadline, "post a header"))
+            await self._executor.submit(intent)
         except RemoteFault as fault:
             log.warning("header_not_posted", chain=chain, error=str(fault))
+
+
+def _deadline(archived: Archived, chain: ChainId) -> int:
+    """Return the last block for what does not expire: fixed by its view, so a retry is the same."""
+    height = next((ref.number for ref in archived.header.cut if ref.chain == chain), 0)
+    return height + DEADLINE_BLOCKS
