@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable
 
+import structlog
 import trio
 
 from keeper.chain.evm import EvmChain
@@ -103,6 +104,7 @@ async def _execute(database: str, url: str, number: int, fuse: Fuse) -> Outcome:
 
 
 def main() -> None:
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     for line in sys.stdin:
         database, url, number, step = line.split()
         child = os.fork()
