@@ -10,7 +10,6 @@ expired without having arrived. Source: docs/clearing.md.
 
 from dataclasses import dataclass
 
-from keeper.clear.gates import Action, stopped
 from keeper.clear.outstanding import (
     field_int,
     free_collateral,
@@ -20,8 +19,10 @@ from keeper.clear.outstanding import (
     room,
 )
 from keeper.leaves import credit_leaf
+from keeper.margin.breaker import Action
 from keeper.network import ChainSpec
 from keeper.snapshot.decisions import Context, Decision
+from keeper.snapshot.gates import stopped
 from keeper.snapshot.marks import engine_at
 from keeper.venue import perps
 from keeper.venue.perps import CreditRequest

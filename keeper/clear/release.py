@@ -13,7 +13,6 @@ way the same nonce is not answered again. Source: docs/clearing.md.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from keeper.clear.gates import Action, stopped
 from keeper.clear.outstanding import (
     Place,
     field_bytes,
@@ -27,8 +26,10 @@ from keeper.clear.outstanding import (
 )
 from keeper.leaves import release_leaf
 from keeper.legs import LegKind
+from keeper.margin.breaker import Action
 from keeper.margin.engine import Engine
 from keeper.snapshot.decisions import Context, Decision
+from keeper.snapshot.gates import stopped
 from keeper.snapshot.marks import engine_at
 from keeper.venue.vault import WithdrawRequest, balance, withdraw_requests
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 
 from keeper.clear.money import Purse, Purses, available, paying_amount, paying_value
 from keeper.clear.outstanding import room, taken_tokens
-from keeper.clear.sharing import pro_rata
 from keeper.leaves import transfer_leaf
 from keeper.legs import LegKind
+from keeper.margin.adl import pro_rata
 from keeper.margin.engine import Engine
 from keeper.margin.marks import Unpriced
 from keeper.network import ChainSpec

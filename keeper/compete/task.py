@@ -15,11 +15,13 @@ from dataclasses import dataclass, replace
 
 from keeper.hashing import abi_hash, type_hash
 from keeper.legs import Leg, LegKind
+from keeper.margin.breaker import Action
 from keeper.margin.engine import AccountMargin, Engine
 from keeper.margin.liquidation import Bound, size_position
 from keeper.margin.marks import Unpriced
 from keeper.parameters import Parameters
 from keeper.snapshot.decisions import Context
+from keeper.snapshot.gates import stopped
 from keeper.units import PPM, ChainId, ceil_div
 from keeper.venue.book import system_accounts
 
@@ -158,6 +160,8 @@ def _best_leg(
             continue
         spec = context.network.chain(leg.chain)
         if spec.contract("Perps") != leg.venue or spec.contract("Awards") is None:
+            continue
+        if stopped(context, Action.LIQUIDATE, leg.chain):
             continue
         without = [_closed(engine, leg, abs(leg.size)) if other is leg else other for other in legs]
         try:

@@ -19,7 +19,6 @@ import trio
 from keeper.compete.bidder import Bidder, Reserve, Wish
 from keeper.compete.hearing import COMMIT, REVEAL, Hearing
 from keeper.compete.state import decode
-from keeper.compete.task import Target
 from keeper.hashing import keccak
 from keeper.observe import observation
 from keeper.snapshot.application import SnapshotApplication
@@ -46,7 +45,6 @@ from tests.support.clearing_world import (
     B,
     Refused,
     World,
-    address,
     fields,
     trader,
 )
@@ -55,7 +53,6 @@ from tests.support.p2p_ports import free_ports
 KEEPERS = 7
 ACCOUNTS = 16
 TICK_S = 1.0
-VENUE = address(B, "Perps")
 PLENTY = Reserve(10**24, 10**15)
 
 
@@ -96,19 +93,19 @@ def simulated() -> None:
         vectors = []
         if state.collecting and state.tasks:
             bids = {task.target.subject: task.reserve for task in state.tasks}
-            for subject in bids:
-                began.setdefault(subject, world.snapshot.header.tick)
+            for task in state.tasks:
+                began.setdefault(task.id, world.snapshot.header.tick)
             vectors = [world.commit(keeper, bids, salt=i) for i, keeper in enumerate(keepers)]
         at = time.process_time()
         snapshot = world.view()
         cpu.append((time.process_time() - at) * 1000)
         for vector in vectors:
             world.reveal(vector)
-        for decision in snapshot.decisions:
-            if decision.kind == "Award":
-                _, account, venue, market, *_ = fields(decision)
-                subject = Target(B, account, venue, market).subject
-                spans.append(snapshot.header.tick - began[subject])
+        spans += [
+            snapshot.header.tick - began[decision.key]
+            for decision in snapshot.decisions
+            if decision.kind == "Award"
+        ]
     figure("auction.simulated.n7.awards", len(spans), "awards", f"= {ACCOUNTS}")
     at_most("auction.simulated.n7.commit_to_award_p95", percentile(spans, 0.95), "ticks", 2)
     figure("auction.simulated.n7.derive_cpu", statistics.median(cpu), "ms per view")
@@ -136,9 +133,7 @@ class Loopback:
             if decision.kind != "Award" or decision.key in self.awarded:
                 continue
             self.awarded.add(decision.key)
-            _, account, venue, market, *_ = fields(decision)
-            subject = Target(B, account, venue, market).subject
-            self.spans.append(snapshot.header.tick - self.began[subject])
+            self.spans.append(snapshot.header.tick - self.began[decision.key])
             self.world.sealed.append(decision)
 
     def execute(self) -> None:
@@ -208,8 +203,8 @@ async def member(
             salt = keccak(b"salt" + bytes([index]) + view.to_bytes(8, "big"))
             commit = bidder.commit(state.collecting, wishes, PLENTY, salt, signer.sign)
             if commit is not None:
-                for wish in wishes:
-                    bench.began.setdefault(wish.subject, snapshot.header.tick)
+                for task in state.tasks:
+                    bench.began.setdefault(task.id, snapshot.header.tick)
                 say(COMMIT, commit.encode())
 
     service = AgreementService(

@@ -63,7 +63,7 @@ def address(chain: int, name: str) -> bytes:
 
 
 def _spec(chain: ChainId) -> ChainSpec:
-    names = ["Awards", "Committee", "Perps", "Snapshots", "Vault"]
+    names = ["Awards", "Breaker", "Committee", "Perps", "Snapshots", "Vault"]
     if chain == A:
         names.append("Bonds")
     return ChainSpec(

@@ -3,6 +3,7 @@
 import pytest
 
 from keeper.snapshot.decisions import Decision
+from keeper.units import symbol
 from tests.support.clearing_world import (
     ETH,
     HOUSE,
@@ -193,3 +194,33 @@ def test_a_transfer_that_expires_is_made_again() -> None:
     with pytest.raises(Refused, match="expired"):
         world.bring(lost[0])
     assert world.balance(ALICE, A) == 800 * USD
+
+
+@pytest.mark.parametrize("scope", [bytes(32), symbol(f"chain:{A}")])
+def test_a_breaker_stops_credit_or_release_until_it_ends(scope: bytes) -> None:
+    world = World()
+    world.deposit(ALICE, A, 1_000 * USD)
+    world.request_withdraw(ALICE, A, 100 * USD)
+    model = world.chains[A]
+    model.log(
+        "Breaker",
+        "Graded(bytes32,uint8,uint8,uint64,uint64)",
+        [scope, (2).to_bytes(32, "big")],
+        ["uint8", "uint64", "uint64"],
+        2,
+        1,
+        model.number + 5,
+    )
+    for _ in range(5):
+        assert world.view().decisions == ()
+    assert kinds(world.view().decisions) == ["Release"]
+
+
+def test_no_credit_for_an_account_that_is_leaving() -> None:
+    world = World()
+    world.deposit(ALICE, A, 1_000 * USD)
+    world.chains[A].log("Vault", "Exit(bytes32,uint64)", [ALICE], ["uint64"], 500)
+    world.request_credit(ALICE, 100 * USD)
+    assert world.view().decisions == ()
+    world.chains[A].log("Vault", "Exit(bytes32,uint64)", [ALICE], ["uint64"], 0)
+    assert kinds(world.view().decisions) == ["Credit"]
