@@ -1,0 +1,347 @@
+"""Every hole of stock py-libp2p 0.8.1 that we know, held open for stock and found shut for us.
+
+Each test attacks both. If stock survived one day, its guard could go; if ours does not, it went.
+"""
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.lowlevel
+from libp2p import new_host
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.custom_types import TProtocol
+from libp2p.network.exceptions import SwarmException
+from libp2p.peer.id import ID
+from libp2p.peer.peerinfo import PeerInfo
+from libp2p.pubsub.gossipsub import GossipSub
+from libp2p.pubsub.pb import rpc_pb2
+from libp2p.pubsub.pubsub import Pubsub
+from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID, InsecureTransport
+from multiaddr import Multiaddr  # type: ignore[import-untyped]  # ships no types
+
+from keeper.errors import LocalError
+from keeper.reasons import Reason
+from p2p.gossip import DEGREE, GuardedPubsub, LeanGossipSub
+from p2p.guards import NETWORK_FAULTS
+from p2p.host import Libp2pNetwork
+from p2p.identity import peer_id_text
+from p2p.port import Limits, Road, Topic
+from tests.support.p2p_attacker import MESHSUB, Attacker, prefixed, rpc
+from tests.support.p2p_contract import eventually, id_of, ids, seed_of, take
+from tests.support.p2p_ports import free_ports
+from tests.support.p2p_stock import attacked, stock
+
+pytestmark = pytest.mark.libp2p
+ROOT = Path(__file__).resolve().parents[2]
+VICTIM, ATTACKER = 0, 9
+
+
+@asynccontextmanager
+async def ours(limits: Limits | None = None) -> AsyncIterator[tuple[Libp2pNetwork, Attacker]]:
+    address = f"/ip4/127.0.0.1/tcp/{free_ports(1)[0]}"
+    network = Libp2pNetwork(seed_of(VICTIM), address, (), limits)
+    network.allow(ids(VICTIM), ids(ATTACKER))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(network.run)
+        async with Attacker(seed_of(ATTACKER), address, id_of(VICTIM)).running() as attacker:
+            yield network, attacker
+        nursery.cancel_scope.cancel()
+
+
+def crashes(network: Libp2pNetwork) -> float:
+    text = network._metrics.exposition().decode()
+    (line,) = [row for row in text.splitlines() if row.startswith("keeper_p2p_restarts_total ")]
+    return float(line.split(" ")[1])
+
+
+def drops(network: Libp2pNetwork) -> dict[Reason, int]:
+    return dict(network.gate.scores.drops(id_of(ATTACKER)))
+
+
+def dies(name: str) -> bool:
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.support.p2p_stock", name],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    return ended.returncode != 0 and "survived" not in ended.stdout
+
+
+async def send(attacker: Attacker, protocol: str, raw: bytes) -> None:
+    stream = await attacker.stream(protocol)
+    await stream.write(raw)
+
+
+async def garbage(attacker: Attacker) -> None:
+    await send(attacker, MESHSUB, prefixed(b"\xff" * 50))
+
+
+async def bad_key(attacker: Attacker) -> None:
+    message = rpc_pb2.Message(
+        data=b"x", topicIDs=[Topic.BIDS], from_id=b"\x12\x20" + bytes(32), seqno=bytes(8),
+        signature=bytes(64), key=b"\xff" * 20,
+    )  # fmt: skip
+    await send(attacker, MESHSUB, rpc(rpc_pb2.RPC(publish=[message])))
+
+
+async def handler_bug(attacker: Attacker) -> None:
+    await send(attacker, Road.SYNC, b"\0\0\0\1x")
+
+
+@pytest.mark.parametrize(
+    ("attack", "name"),
+    [(garbage, "garbage_gossip"), (bad_key, "bad_key_gossip"), (handler_bug, "handler_raises")],
+)
+async def test_1_what_a_peer_sends_never_ends_the_process(
+    attack: Callable[[Attacker], Awaitable[None]], name: str
+) -> None:
+    async with ours() as (network, attacker):
+
+        def handler(_peer: bytes, _frame: bytes) -> bytes:
+            raise KeyError("a bug of ours that a peer's bytes found")
+
+        network.serve(Road.SYNC, handler)
+        await attack(attacker)
+        await eventually(lambda: drops(network).get(Reason.MALFORMED))
+        assert crashes(network) == 0
+        await send(attacker, Road.CONSENSUS, b"")
+    assert await trio.to_thread.run_sync(dies, name)
+
+
+class Plain(InsecureTransport):
+    """PLAINTEXT with a key pair whose public half is somebody else's."""
+
+
+async def dial_in_plaintext(address: str, victim: bytes) -> bool:
+    keys = create_new_key_pair(seed_of(ATTACKER))
+    host = new_host(key_pair=keys, sec_opt={PLAINTEXT_PROTOCOL_ID: Plain(keys)})
+    async with host.run([]):
+        try:
+            with trio.fail_after(5):
+                await host.connect(PeerInfo(ID(victim), [Multiaddr(address)]))
+        except (*NETWORK_FAULTS, trio.TooSlowError):
+            return False
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                await host.close()
+        return True
+
+
+async def test_2_only_noise_is_spoken() -> None:
+    async with stock() as (_, address, _pubsub):
+        assert await dial_in_plaintext(address, id_of(0)), "stock takes unencrypted peers"
+    async with ours() as (network, _):
+        assert not await dial_in_plaintext(network.addresses[0], id_of(VICTIM))
+
+
+async def test_3_a_place_is_free_again_when_a_connection_ends() -> None:
+    limits = Limits(connections=8, connects_burst=100.0)
+    async with ours(limits) as (network, attacker):
+        for _ in range(12):
+            await (await attacker.connect()).close()
+        await eventually(lambda: not network.is_connected(id_of(ATTACKER)))
+        await attacker.connect()
+        await eventually(lambda: network.is_connected(id_of(ATTACKER)))
+    async with stock() as (host, address, _), attacked(address) as attacker:
+        for _ in range(3):
+            await (await attacker.connect()).close()
+        with trio.move_on_after(2):
+            while host.get_network().get_connections():  # noqa: ASYNC110  # stock tells nobody
+                await trio.sleep(0.02)
+        assert host.get_network()._inbound_limiter.borrowed_tokens == 3, "stock never frees them"
+
+
+async def test_4_services_run_before_anybody_can_connect() -> None:
+    address = f"/ip4/127.0.0.1/tcp/{free_ports(1)[0]}"
+    network = Libp2pNetwork(seed_of(VICTIM), address)
+    network.allow(ids(VICTIM), ids(ATTACKER))
+    async with Attacker(seed_of(ATTACKER), address, id_of(VICTIM)).running() as attacker:
+
+        async def hammer(*, task_status: Any) -> None:
+            task_status.started()
+            while True:
+                try:
+                    await send(attacker, MESHSUB, rpc(rpc_pb2.RPC()))
+                    return
+                except NETWORK_FAULTS:
+                    await trio.lowlevel.checkpoint()
+
+        async with trio.open_nursery() as nursery:
+            await nursery.start(hammer)
+            await nursery.start(network.run)
+            await eventually(lambda: network.is_connected(id_of(ATTACKER)), within=10)
+            assert crashes(network) == 0
+            nursery.cancel_scope.cancel()
+    assert await trio.to_thread.run_sync(dies, "gossip_before_service")
+
+
+async def overrun(attacker: Attacker, protocol: str) -> int:
+    stream = await attacker.stream(protocol)
+    stream.muxed_stream.send_window = 1 << 30  # as if we had been given room
+    sent = 0
+    try:
+        for _ in range(32):
+            await stream.write(bytes(64 * 1024))
+            sent += 64 * 1024
+    except NETWORK_FAULTS:
+        return sent
+    return sent
+
+
+async def test_5_windows_are_enforced() -> None:
+    async with ours() as (network, attacker):
+        network.serve(Road.SYNC, lambda _peer, _frame: b"")
+        await overrun(attacker, Road.SYNC)
+        await eventually(lambda: drops(network).get(Reason.OVERSIZE))
+    held = []
+
+    async def never_reads(stream: Any) -> None:
+        held.append(stream.muxed_stream)
+        await trio.sleep_forever()
+
+    async with stock() as (host, address, _), attacked(address) as attacker:
+        host.set_stream_handler(TProtocol("/stock/1"), never_reads)
+        sent = await overrun(attacker, "/stock/1")
+        buffers = held[0].conn.stream_buffers
+        await eventually(lambda: len(buffers[held[0].stream_id]) == sent)
+        assert sent > 1 << 20, "stock holds whatever it is sent"
+
+
+async def test_5_a_port_is_taken_once() -> None:
+    async with ours() as (network, _):
+        again = Libp2pNetwork(seed_of(1), network.addresses[0])
+        with pytest.raises(LocalError, match="in use"):
+            await again.run()
+
+
+async def test_6_frames_of_two_senders_do_not_interleave() -> None:
+    ports = free_ports(2)
+    addresses = [f"/ip4/127.0.0.1/tcp/{port}" for port in ports]
+    known = (f"{addresses[0]}/p2p/{peer_id_text(id_of(0))}",)
+    nodes = [Libp2pNetwork(seed_of(i), addresses[i], known if i else ()) for i in range(2)]
+    async with trio.open_nursery() as nursery:
+        for node in nodes:
+            node.allow(ids(0, 1), frozenset())
+            await nursery.start(node.run)
+        await eventually(lambda: all(node.is_linked(id_of(1 - i)) for i, node in enumerate(nodes)))
+
+        async def say(letter: bytes) -> None:
+            for _ in range(8):
+                nodes[0].send(id_of(1), letter * 200_000)
+                await trio.lowlevel.checkpoint()
+
+        async with trio.open_nursery() as senders:
+            senders.start_soon(say, b"a")
+            senders.start_soon(say, b"b")
+        items = await take(nodes[1], 16, within=10)
+        assert all(len(set(item.frame)) == 1 for item in items)
+        nursery.cancel_scope.cancel()
+
+
+async def test_7_sequence_numbers_go_on_after_a_restart() -> None:
+    address = Multiaddr("/ip4/127.0.0.1/tcp/0")
+    keys = create_new_key_pair(seed_of(0))
+    network = Libp2pNetwork(seed_of(0), str(address))
+
+    def counters(kind: str) -> tuple[int, int]:
+        found = []
+        for _ in range(2):
+            host = new_host(key_pair=keys, listen_addrs=[address])
+            pubsub: Pubsub = (
+                GuardedPubsub(host, LeanGossipSub(network.gate), network.gate)
+                if kind == "ours"
+                else Pubsub(host, GossipSub([TProtocol(MESHSUB)], 4, 3, 6))
+            )
+            first = int.from_bytes(pubsub._next_seqno(), "big")
+            numbers = [int.from_bytes(pubsub._next_seqno(), "big") for _ in range(1000)]
+            found += [first, numbers[-1]]
+        return found[1], found[2]
+
+    before, after = counters("ours")
+    assert after > before
+    before, after = counters("stock")
+    assert after <= before, "stock says the same numbers again"
+
+
+async def test_8_a_failed_dial_is_tried_again_at_once() -> None:
+    ports = free_ports(2)
+    addresses = [f"/ip4/127.0.0.1/tcp/{port}" for port in ports]
+    known = (f"{addresses[1]}/p2p/{peer_id_text(id_of(1))}",)
+    dialler = Libp2pNetwork(seed_of(0), addresses[0], known)
+    listener = Libp2pNetwork(seed_of(1), addresses[1])
+    for network in (dialler, listener):
+        network.allow(ids(0, 1), frozenset())
+    host = new_host(key_pair=create_new_key_pair(seed_of(ATTACKER)))
+    peer = PeerInfo(ID(id_of(1)), [Multiaddr(addresses[1])])
+    async with trio.open_nursery() as nursery, host.run([]):
+        await nursery.start(dialler.run)
+        with pytest.raises(SwarmException):
+            await host.connect(peer)
+        await nursery.start(listener.run)
+        await eventually(lambda: dialler.is_linked(id_of(1)), within=6)
+        began = trio.current_time()
+        with pytest.raises(SwarmException, match="negative cache"):
+            await host.connect(peer)
+        assert trio.current_time() - began < 1
+        await host.close()
+        nursery.cancel_scope.cancel()
+
+
+def test_9_the_traps_of_gossip_are_off() -> None:
+    network = Libp2pNetwork(seed_of(0), "/ip4/127.0.0.1/tcp/0")
+    lean, plain = LeanGossipSub(network.gate), GossipSub([TProtocol(MESHSUB)], 4, 3, 6)
+    assert (plain.spam_protection_enabled, lean.spam_protection_enabled) == (True, False)
+    assert (plain.adaptive_gossip_enabled, lean.adaptive_gossip_enabled) == (True, False)
+    assert (plain.heartbeat_interval, lean.heartbeat_interval) == (120, 1)
+    assert (plain.prune_back_off, lean.prune_back_off) == (60, 1)
+    assert lean.degree == lean.degree_low == DEGREE >= 31
+    message = rpc_pb2.Message(data=bytes(1000), from_id=b"a", seqno=bytes(8))
+    for router in (plain, lean):
+        router._check_equivocation(message)
+    assert len(plain.equivocation_detection) == 1, "stock keeps whole messages"
+    assert len(lean.equivocation_detection) == 0
+
+
+async def test_9_a_burst_of_gossip_arrives_whole() -> None:
+    ports = free_ports(2)
+    addresses = [f"/ip4/127.0.0.1/tcp/{port}" for port in ports]
+    known = (f"{addresses[0]}/p2p/{peer_id_text(id_of(0))}",)
+    nodes = [Libp2pNetwork(seed_of(i), addresses[i], known if i else ()) for i in range(2)]
+    async with trio.open_nursery() as nursery:
+        for node in nodes:
+            node.allow(ids(0, 1), frozenset())
+            await nursery.start(node.run)
+        await eventually(lambda: all(node.is_linked(id_of(1 - i)) for i, node in enumerate(nodes)))
+        await trio.sleep(1.2)  # gossip meshes form at the heartbeat
+        for number in range(200):
+            nodes[1].publish(Topic.BIDS, number.to_bytes(2, "big"))
+        items = await take(nodes[0], 200, within=10)  # stock loses all beyond 16
+        assert len({item.frame for item in items}) == 200
+        nursery.cancel_scope.cancel()
+
+
+async def test_10_dialling_does_not_wait_for_nothing() -> None:
+    async with ours() as (network, _):
+        host = new_host(key_pair=create_new_key_pair(seed_of(ATTACKER)))
+        peer = PeerInfo(ID(id_of(VICTIM)), [Multiaddr(network.addresses[0])])
+        async with host.run([]):
+            began = trio.current_time()
+            with trio.move_on_after(5):
+                await host.connect(peer)
+            assert trio.current_time() - began >= 0.25, "stock waits even when the first answers"
+            await host.close()
+
+
+async def test_11_identify_is_answered_but_never_believed() -> None:
+    async with ours() as (network, attacker):
+        await attacker.connect()
+        with pytest.raises(NETWORK_FAULTS):
+            await attacker.stream("/ipfs/id/push/1.0.0")
+        stream = await attacker.stream("/ipfs/id/1.0.0")
+        assert await stream.read(10)
+        assert crashes(network) == 0
