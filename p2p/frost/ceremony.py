@@ -10,7 +10,8 @@
 
 No key is used before all n signed the same transcript. Every failure names who caused it; the
 caller starts again without them. Broadcasts are repeated every `resend_s`, so a link may come up at
-any time. Drive it so:
+any time. With `terms.old` the old members deal their shares of that key anew (`p2p.frost.reshare`):
+the key stays, all shares change, and a member that lost its share gets one. Drive it so:
 
     ceremony = Ceremony(terms, host_seed, random_bytes=os.urandom, timing=CeremonyTiming())
     perform(ceremony.start(now)); perform(ceremony.receive(member, Signed.decode(raw)))
@@ -29,6 +30,7 @@ from p2p.frost import boxes
 from p2p.frost.dkg import Blame, Fault, Participant, share_fits
 from p2p.frost.group import RandomBytes
 from p2p.frost.keys import KeyShare
+from p2p.frost.reshare import Reshaper
 from p2p.frost.secret import Secret
 from p2p.frost.suite import Identifier
 from p2p.frost.transcript import (
@@ -41,7 +43,7 @@ from p2p.frost.transcript import (
     pack,
     pack_package,
     pack_words,
-    seen_of,
+    seen_by,
     session_of,
     unpack,
     unpack_confirm,
@@ -106,12 +108,14 @@ class Ceremony:
         *,
         random_bytes: RandomBytes,
         timing: CeremonyTiming | None = None,
+        share: KeyShare | None = None,
     ) -> None:
-        self.terms = terms
+        """Prepare one member; `share` is a dealer's share of the old key in a reshare."""
+        self.terms, self._old_share = terms, share
         self._seed, self._random_bytes = host_seed, random_bytes
         self._timing = timing or CeremonyTiming()
         self.me = terms.hosts.index(identity.peer_id_of(host_seed.reveal()))
-        self._participant: Participant | None = None
+        self._participant: Participant | Reshaper | None = None
         self._session = NO_SESSION
         self._early: dict[tuple[Kind, int], Signed] = {}
         self._words: dict[tuple[Kind, int], Signed] = {}
@@ -134,7 +138,13 @@ class Ceremony:
     @property
     def missing(self) -> tuple[int, ...]:
         """Whose word of this step has not arrived."""
-        return tuple(i for i in range(len(self.terms.hosts)) if (self._step, i) not in self._words)
+        return tuple(i for i in self._speakers(self._step) if (self._step, i) not in self._words)
+
+    def _speakers(self, kind: Kind) -> tuple[int, ...]:
+        """Return who has to say a word of this kind."""
+        if kind in (Kind.COMMIT, Kind.DEAL):
+            return self.terms.dealing
+        return tuple(range(len(self.terms.hosts)))
 
     # ---- inputs
 
@@ -199,6 +209,8 @@ class Ceremony:
 
         Of two confirms the fitting one counts: others may have completed with it.
         """
+        if author not in self._speakers(word.kind):
+            return []
         held = self._words.setdefault((word.kind, author), word)
         if held.body == word.body:
             return []
@@ -228,10 +240,10 @@ class Ceremony:
     def _is_over(self) -> bool:
         return self.outcome is not None and self._now >= self._ends
 
-    def _enter(self, step: Kind, body: bytes) -> list[Effect]:
+    def _enter(self, step: Kind, body: bytes | None) -> list[Effect]:
         self._step = step
         self._ends = Instant(self._now + self._timing.step_s)
-        return [self._say(step, body)]
+        return [] if body is None else [self._say(step, body)]
 
     def _complete(self, step: Kind) -> list[Effect]:
         if step is Kind.HELLO:
@@ -246,28 +258,46 @@ class Ceremony:
         return self._words[kind, member]
 
     def _all(self, kind: Kind) -> tuple[Signed, ...]:
-        return tuple(self._word(kind, member) for member in range(len(self.terms.hosts)))
+        return tuple(self._word(kind, member) for member in self._speakers(kind))
 
     def _commit(self) -> list[Effect]:
         self._session = session_of(self.terms, self._all(Kind.HELLO))
-        self._participant = Participant(
-            self.terms.suite,
-            Identifier(self.me + 1),
-            self.terms.identifiers,
-            self.terms.min_signers,
-            self._random_bytes,
-            context=self._session,
-        )
-        effects = self._enter(Kind.COMMIT, pack_package(self._participant.round1()))
+        self._participant = self._new_participant()
+        deals = self.me in self.terms.dealing
+        body = pack_package(self._participant.round1()) if deals else None
+        effects = self._enter(Kind.COMMIT, body)
         for (_, member), message in sorted(self._early.items()):
             effects += self._take(member, message)
         self._early.clear()
         return effects
 
+    def _new_participant(self) -> Participant | Reshaper:
+        terms, me = self.terms, Identifier(self.me + 1)
+        if terms.old is None:
+            return Participant(
+                terms.suite,
+                me,
+                terms.identifiers,
+                terms.min_signers,
+                self._random_bytes,
+                context=self._session,
+            )
+        return Reshaper(
+            terms.old,
+            self._old_share,
+            me,
+            [Identifier(dealer + 1) for dealer in terms.dealers],
+            terms.identifiers,
+            terms.min_signers,
+            self._random_bytes,
+            self._session,
+        )
+
     def _deal(self) -> list[Effect]:
         assert self._participant is not None
         suite, packages, bad = self.terms.suite, {}, []
-        for i in self.terms.identifiers:
+        for dealer in self.terms.dealing:
+            i = Identifier(dealer + 1)
             try:
                 packages[i] = unpack_package(suite, i, self._word(Kind.COMMIT, i - 1).body)
             except ValueError:
@@ -278,6 +308,8 @@ class Ceremony:
         if isinstance(shares, Blame):
             faults = [(i - 1, fault) for i, fault in shares.faults]
             return self._denounce(Kind.COMMIT, faults)
+        if self.me not in self.terms.dealing:
+            return self._enter(Kind.DEAL, None)
         sealed = []
         for i in self.terms.identifiers:
             share = shares[i] if i - 1 != self.me else self._participant.own_share()
@@ -293,7 +325,8 @@ class Ceremony:
         host, shares = identity.public_key_of(self.terms.hosts[self.me]), {}
         bad: list[tuple[int, Fault]] = []
         doubtful: list[int] = []
-        for i in self.terms.identifiers:
+        for dealer in self.terms.dealing:
+            i = Identifier(dealer + 1)
             try:
                 box = unpack_deal(self.terms, self._word(Kind.DEAL, i - 1).body)[self.me]
             except ValueError:
@@ -310,8 +343,8 @@ class Ceremony:
             result = self._participant.finalize(shares)
             if isinstance(result, KeyShare):
                 self._share = result
-                seen = map(seen_of, self._all(Kind.COMMIT), self._all(Kind.DEAL))
-                return self._enter(Kind.CONFIRM, pack(list(seen)))
+                seen = seen_by(self.terms, self._all(Kind.COMMIT), self._all(Kind.DEAL))
+                return self._enter(Kind.CONFIRM, pack(seen))
             doubtful = [i - 1 for i, _ in result.faults]
         return [self._accuse(dealer) for dealer in doubtful]
 
@@ -334,7 +367,8 @@ class Ceremony:
             return self._finish()
         if deviants != self._deviants:
             self._deviants = deviants
-            return [self._say(Kind.EXPOSE, self._copies(dealer)) for dealer in sorted(differing)]
+            dealers = sorted(differing.intersection(self.terms.dealing))
+            return [self._say(Kind.EXPOSE, self._copies(dealer)) for dealer in dealers]
         return []
 
     def _finish(self) -> list[Effect]:
@@ -397,6 +431,8 @@ class Ceremony:
         dealer, *fields = unpack(message.body)
         if type(dealer) is not int or not 0 <= dealer < len(self.terms.hosts):
             raise ValueError("names nobody")
+        if message.kind is Kind.COMPLAINT and dealer not in self.terms.dealing:
+            raise ValueError("complains about a member that does not deal")
         words = [Signed(Kind(fields[k]), *fields[k + 1 : k + 3]) for k in range(0, len(fields), 3)]
         for word in words:
             if word.kind not in _STEPS[1:] or not word.is_by(

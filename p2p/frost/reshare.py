@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from p2p.frost import polynomial
-from p2p.frost.dkg import Blame, Fault, share_fits
+from p2p.frost.aggregate import Signature
+from p2p.frost.dkg import Blame, Fault, Round1Package, prove, share_fits, verify_proof
 from p2p.frost.group import Element, RandomBytes, random_secret
 from p2p.frost.keys import GroupKey, KeyShare, lagrange, make_shares
 from p2p.frost.secret import Secret
@@ -84,6 +85,101 @@ def accept_reshare(
     public = {i: polynomial.evaluate(group, total, i) for i in receivers}
     key = GroupKey(old.suite, min_signers, old.verifying_key, _present(public))
     return KeyShare(identifier, secret, key)
+
+
+class Reshaper:
+    """One member's side of a reshare, with the steps of `p2p.frost.dkg.Participant`.
+
+    A dealer holds an old share; any other receiver only checks and takes. Identifiers keep their
+    meaning: seat i of the old set is seat i of the new one.
+    """
+
+    def __init__(
+        self,
+        old: GroupKey,
+        share: KeyShare | None,
+        identifier: Identifier,
+        dealers: Sequence[Identifier],
+        receivers: Sequence[Identifier],
+        min_signers: int,
+        random_bytes: RandomBytes,
+        context: bytes,
+    ) -> None:
+        self._old, self._random_bytes, self._context = old, random_bytes, context
+        self.identifier, self._receivers = identifier, tuple(receivers)
+        self._dealers, self._min_signers = tuple(dealers), min_signers
+        self._commitments: dict[Identifier, tuple[Element, ...]] = {}
+        self._dealing: Dealing | None = None
+        self._proof: Signature | None = None
+        if identifier in self._dealers:
+            if share is None or share.group != old or share.identifier != identifier:
+                raise ValueError("a dealer needs its share of the old key")
+            group = old.suite.group
+            self._dealing = reshare(share, dealers, receivers, min_signers, random_bytes)
+            weight = lagrange(identifier, dealers, group.order)
+            constant = group.scale(share.signing_share, weight)
+            public = self._dealing.commitment[0]
+            self._proof = prove(old.suite, identifier, constant, public, random_bytes, context)
+
+    def round1(self) -> Round1Package:
+        """Return a dealer's package."""
+        assert self._dealing is not None
+        assert self._proof is not None
+        return Round1Package(self.identifier, self._dealing.commitment, self._proof)
+
+    def round2(
+        self, packages: Mapping[Identifier, Round1Package]
+    ) -> dict[Identifier, Secret] | Blame:
+        """Check every dealer's package; return the shares to deal, none from a mere receiver."""
+        group, faults = self._old.suite.group, []
+        for i in self._dealers:
+            package = packages.get(i)
+            if package is None:
+                faults.append((i, Fault.MISSING))
+                continue
+            weight = lagrange(i, self._dealers, group.order)
+            expected = group.multiply(self._old.verifying_shares[i], weight)
+            if len(package.commitment) != self._min_signers:
+                faults.append((i, Fault.WRONG_LENGTH))
+            elif package.commitment[0] != expected or not verify_proof(
+                self._old.suite, package, self._context
+            ):
+                faults.append((i, Fault.BAD_PROOF))
+            self._commitments[i] = package.commitment
+        if faults:
+            return Blame(tuple(faults))
+        if self._dealing is None:
+            return {}
+        shares = self._dealing.shares.items()
+        return {i: Secret(share.buffer) for i, share in shares if i != self.identifier}
+
+    def own_share(self) -> Secret:
+        """Return what a dealer deals to itself."""
+        assert self._dealing is not None
+        return Secret(self._dealing.shares[self.identifier].buffer)
+
+    def finalize(self, shares: Mapping[Identifier, Secret]) -> KeyShare | Blame:
+        """Return the new share of the old key, or who dealt wrongly."""
+        return accept_reshare(
+            self._old,
+            self.identifier,
+            self._receivers,
+            self._min_signers,
+            self._commitments,
+            shares,
+        )
+
+    def wipe(self) -> None:
+        """Destroy what was dealt."""
+        if self._dealing is not None:
+            for share in self._dealing.shares.values():
+                share.wipe()
+
+    def __repr__(self) -> str:
+        return f"Reshaper({self.identifier}, hidden)"
+
+    def __reduce_ex__(self, protocol: object) -> str:
+        raise TypeError("a reshaper is never pickled or copied")
 
 
 # ---- refresh

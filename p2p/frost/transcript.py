@@ -23,7 +23,8 @@ from p2p import identity
 from p2p.frost import boxes
 from p2p.frost.aggregate import Signature
 from p2p.frost.dkg import Blame, Round1Package, combine
-from p2p.frost.keys import MAX_SIGNERS, KeyShare
+from p2p.frost.keys import MAX_SIGNERS, GroupKey, KeyShare
+from p2p.frost.reshare import accept_reshare
 from p2p.frost.secret import Secret
 from p2p.frost.suite import SUITES, Identifier, Suite
 
@@ -62,12 +63,29 @@ class Terms:
     epoch: int
     config: bytes
     """Digest of whatever else the operators agree on: the committee's config."""
+    old: GroupKey | None = None
+    """The key that is dealt anew; None makes a new key."""
+    dealers: tuple[int, ...] = ()
+    """Hosts that still hold a share of the old key, ascending; for a new key everybody deals."""
 
     def __post_init__(self) -> None:
         if len(set(self.hosts)) != len(self.hosts) or not all(map(identity.is_peer_id, self.hosts)):
             raise ValueError("hosts must be distinct Ed25519 peer ids")
         if not 1 <= self.min_signers <= len(self.hosts) <= MAX_SIGNERS:
             raise ValueError(f"{self.min_signers} of {len(self.hosts)} signers is out of range")
+        if self.old is None and not self.dealers:
+            return
+        known = self.old is not None and self.old.suite is self.suite
+        seats = set(self.dealers) & {i - 1 for i in self.old.identifiers} if self.old else set()
+        if not known or self.old is None or list(self.dealers) != sorted(seats):
+            raise ValueError("dealers must be seats of the old key, ascending")
+        if len(self.dealers) < self.old.min_signers or self.dealers[-1] >= len(self.hosts):
+            raise ValueError("too few of the old members can deal")
+
+    @property
+    def dealing(self) -> tuple[int, ...]:
+        """The hosts that commit and deal."""
+        return self.dealers or tuple(range(len(self.hosts)))
 
     @property
     def identifiers(self) -> tuple[Identifier, ...]:
@@ -77,14 +95,18 @@ class Terms:
     def encode(self) -> bytes:
         """Return the canonical bytes."""
         fields = [self.suite.name, self.min_signers, list(self.hosts)]
-        return bytes(msgpack.packb([VERSION, *fields, self.network, self.epoch, self.config]))
+        old = self.old.encode() if self.old else b""
+        place = [self.network, self.epoch, self.config, old, list(self.dealers)]
+        return bytes(msgpack.packb([VERSION, *fields, *place]))
 
     @classmethod
     def decode(cls, raw: bytes) -> "Terms":
         """Return the terms of canonical bytes. Raises ValueError."""
         try:
-            version, name, t, hosts, network, epoch, config = unpack(raw)
-            terms = cls(SUITES[name], t, tuple(hosts), network, epoch, config)
+            version, name, t, hosts, network, epoch, config, old, dealers = unpack(raw)
+            key = GroupKey.decode(old) if old else None
+            suite = SUITES[name]
+            terms = cls(suite, t, tuple(hosts), network, epoch, config, key, tuple(dealers))
         except (KeyError, TypeError) as error:
             raise ValueError(f"not the terms of a ceremony: {error}") from error
         if version != VERSION or terms.encode() != raw:
@@ -241,6 +263,14 @@ def seen_of(commit: Signed, deal: Signed) -> bytes:
     return hashlib.sha256(_DOMAIN + b"/seen" + pack([commit.body, deal.body])).digest()
 
 
+def seen_by(terms: Terms, commits: Sequence[Signed], deals: Sequence[Signed]) -> list[bytes]:
+    """Return what a Confirm says: one digest per host, zeros for those that do not deal."""
+    seen = [bytes(32)] * len(terms.hosts)
+    for dealer, commit, deal in zip(terms.dealing, commits, deals, strict=True):
+        seen[dealer] = seen_of(commit, deal)
+    return seen
+
+
 def open_share(suite: Suite, plain: Secret | None) -> Secret | None:
     """Return the content of a box as a scalar, or None."""
     if plain is None:
@@ -258,7 +288,7 @@ _KINDS = (Kind.HELLO, Kind.COMMIT, Kind.DEAL, Kind.CONFIRM)
 class Recovery:
     """The public record of a finished ceremony: with a host key it gives that member's share back.
 
-    The lists are in order of the hosts.
+    The lists are in order of the hosts; commits and deals in order of the dealers.
     """
 
     terms: Terms
@@ -295,17 +325,19 @@ class Recovery:
         if me not in terms.hosts:
             raise ValueError("this host key took no part in the ceremony")
         words = (self.hellos, self.commits, self.deals, self.confirms)
-        if any(len(messages) != len(terms.hosts) for messages in words):
+        dealers = [terms.hosts[dealer] for dealer in terms.dealing]
+        authors = (terms.hosts, dealers, dealers, terms.hosts)
+        if list(map(len, words)) != list(map(len, authors)):
             raise ValueError("the record is incomplete")
         if any(unpack_hello(hello.body)[0] != terms.digest() for hello in self.hellos):
             raise ValueError("the members agreed on other terms")
         session = session_of(terms, self.hellos)
-        for kind, messages in zip(_KINDS, words, strict=True):
+        for kind, messages, hosts in zip(_KINDS, words, authors, strict=True):
             signed_for = NO_SESSION if kind is Kind.HELLO else session
-            for host, message in zip(terms.hosts, messages, strict=True):
+            for host, message in zip(hosts, messages, strict=True):
                 if not message.is_by(host, signed_for):
                     raise ValueError(f"a signature of {identity.peer_id_text(host)} is missing")
-        seen = tuple(map(seen_of, self.commits, self.deals))
+        seen = tuple(seen_by(terms, self.commits, self.deals))
         if any(unpack_confirm(terms, message.body) != seen for message in self.confirms):
             raise ValueError("the members did not confirm this transcript")
         return open_all(terms, terms.hosts.index(me), self.commits, self.deals, host_seed)
@@ -321,14 +353,21 @@ def open_all(
     """Return the key share of one host from what all dealers said. Raises ValueError."""
     suite, host = terms.suite, identity.public_key_of(terms.hosts[index])
     commitments, shares = {}, {}
-    for i in terms.identifiers:
-        commitments[i] = unpack_package(suite, i, commits[i - 1].body).commitment
-        box = unpack_deal(terms, deals[i - 1].body)[index]
+    for dealer, commit, deal in zip(terms.dealing, commits, deals, strict=True):
+        i = terms.identifiers[dealer]
+        commitments[i] = unpack_package(suite, i, commit.body).commitment
+        box = unpack_deal(terms, deal.body)[index]
         share = open_share(suite, boxes.open_own(box, host, host_seed))
         if share is None:
             raise ValueError(f"the box of participant {i} does not open")
         shares[i] = share
-    result = combine(suite, terms.identifiers[index], commitments, shares)
+    me = terms.identifiers[index]
+    if terms.old is None:
+        result = combine(suite, me, commitments, shares)
+    else:
+        result = accept_reshare(
+            terms.old, me, terms.identifiers, terms.min_signers, commitments, shares
+        )
     if isinstance(result, Blame):
         raise ValueError(f"shares do not fit: {result.faults}")
     return result

@@ -11,7 +11,7 @@ from p2p.frost.keys import KeyShare
 from p2p.frost.round1 import generate_nonces, sorted_commitments
 from p2p.frost.round2 import Session, SigningPackage, sign
 from p2p.frost.suite import SUITES
-from p2p.frost.transcript import Kind, Recovery, Signed, pack, unpack
+from p2p.frost.transcript import Kind, Recovery, Signed, pack, pack_package, unpack
 from tests.support.frost import seeded
 from tests.support.frost_ceremony import Ceremonies
 
@@ -264,3 +264,82 @@ def test_a_word_not_signed_by_its_sender_is_ignored() -> None:
     assert net.members[0].receive(1, hello) == ()
     assert net.members[0].receive(7, hello) == ()
     assert 1 in net.members[0].missing
+
+
+# ---- reshare: the old key, dealt anew
+
+
+def old_shares() -> list[KeyShare]:
+    return Ceremonies(3, 4, seed=5).run().shares()
+
+
+@pytest.mark.parametrize("dealers", [(0, 1, 2), (0, 1, 2, 3), (0, 2, 3)])
+def test_a_reshare_keeps_the_key_and_serves_who_lost_its_share(dealers: tuple[int, ...]) -> None:
+    old = old_shares()
+    net = Ceremonies(3, 4, seed=6, old=old, dealers=dealers).run()
+    new = net.shares()
+    check_key_works(new)
+    assert new[0].group.verifying_key == old[0].group.verifying_key
+    for before, after in zip(old, new, strict=True):
+        assert before.signing_share != after.signing_share
+        with pytest.raises(ValueError, match="does not belong"):
+            KeyShare(before.identifier, before.signing_share, after.group)
+    record = Recovery.decode(net.recovery().encode())
+    for seed, share in zip(net.seeds, new, strict=True):
+        assert record.open(seed).signing_share == share.signing_share
+
+
+def test_a_reshare_to_a_larger_committee() -> None:
+    old = old_shares()
+    net = Ceremonies(5, 7, seed=6, old=old, dealers=(0, 1, 3)).run()
+    new = net.shares()
+    check_key_works(new)
+    assert new[6].group.min_signers == 5
+    assert new[6].group.verifying_key == old[0].group.verifying_key
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        (Kind.COMMIT, other_proof),
+        (Kind.COMMIT, raise_threshold),
+        (Kind.COMMIT, rogue_key),
+        (Kind.DEAL, other_box),
+        (Kind.DEAL, box_of_another_share),
+    ],
+)
+def test_a_lying_dealer_of_a_reshare_is_named(kind: Kind, change: object) -> None:
+    wire = altered(kind, change)
+    net = Ceremonies(3, 4, seed=6, old=old_shares(), dealers=(0, 1, 2), wire=wire)  # type: ignore[arg-type]  # a wire
+    net.run().blamed(1)
+
+
+def test_a_dealer_of_another_share_is_named() -> None:
+    """A member that deals a share it does not hold cannot open the old verifying share."""
+    old = old_shares()
+    strange = Ceremonies(3, 4, seed=7).run().shares()
+    net = Ceremonies(3, 4, seed=6, old=old, dealers=(0, 1, 2))
+    other = Ceremonies(3, 4, seed=6, old=strange, dealers=(0, 1, 2))
+    package = pack_package(other.members[1]._new_participant().round1())
+
+    def wire(_: Ceremonies, sender: int, receiver: int, word: Signed) -> Sequence[Signed]:
+        if sender == 1 and word.kind is Kind.COMMIT:
+            net.members[1]._words[Kind.COMMIT, 1] = net.forge(1, word, package)
+            return (net.members[1]._words[Kind.COMMIT, 1],)
+        return (word,)
+
+    net.wire, net.liars = wire, {1}
+    net.run().blamed(1, Fault.BAD_PROOF)
+
+
+def test_a_silent_dealer_of_a_reshare_is_named() -> None:
+    net = Ceremonies(3, 4, seed=6, old=old_shares(), dealers=(0, 1, 2), down={1})
+    net.run().blamed(1, Fault.MISSING)
+
+
+def test_too_few_dealers_are_refused() -> None:
+    for dealers in ((0, 1), (0, 1, 9), (1, 0, 2), (0, 0, 1)):
+        with pytest.raises(ValueError, match="deal"):
+            Ceremonies(3, 4, seed=6, old=old_shares(), dealers=dealers)
+    with pytest.raises(ValueError, match="seats of the old"):
+        Ceremonies(3, 4, dealers=(0, 1, 2))

@@ -3,7 +3,7 @@
 import heapq
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from keeper.units import Instant
 from p2p import identity
@@ -39,6 +39,9 @@ class Ceremonies:
     """Members whose own machine may fall over their lies."""
     others: dict[int, bytes] = field(default_factory=dict)
     """Members that agree on another config."""
+    old: Sequence[KeyShare] = ()
+    """Shares of a key to deal anew, in member order."""
+    dealers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
@@ -47,17 +50,23 @@ class Ceremonies:
             Secret(bytes(seeded((self.seed, "host", i))(32))) for i in range(self.max_signers)
         ]
         hosts = tuple(identity.peer_id_of(seed.reveal()) for seed in self.seeds)
-        self.terms = Terms(self.suite, self.min_signers, hosts, b"\x07" * 32, 1, b"\x01" * 32)
+        self.terms = Terms(
+            *(self.suite, self.min_signers, hosts, b"\x07" * 32, 1, b"\x01" * 32),
+            old=self.old[0].group if self.old else None,
+            dealers=self.dealers,
+        )
         self.queue: list[tuple[float, int, int, int, bytes]] = []
         self.outcomes: dict[int, ceremony.Completed | ceremony.Failed] = {}
         self.members = [self._member(i) for i in range(self.max_signers)]
 
     def _member(self, index: int) -> Ceremony:
         config = self.others.get(index, self.terms.config)
-        terms = Terms(self.suite, self.min_signers, self.terms.hosts, b"\x07" * 32, 1, config)
+        terms = replace(self.terms, config=config)
+        share = self.old[index] if index in self.dealers else None
         draw = seeded((self.seed, "ceremony", index))
         timing = CeremonyTiming(join_s=20.0, step_s=6.0, linger_s=4.0)
-        return Ceremony(terms, self.seeds[index], random_bytes=draw, timing=timing)
+        seed = self.seeds[index]
+        return Ceremony(terms, seed, random_bytes=draw, timing=timing, share=share)
 
     def perform(self, member: int, effects: Sequence[ceremony.Effect]) -> None:
         """Carry out one member's effects."""
