@@ -243,16 +243,12 @@ class Agreement:
     def jump(self, history: History, now: float) -> tuple[Effect, ...]:
         """Adopt a certified tail of the chain without what is before it: state sync of a late node.
 
-        The driver has given the application the state after the first block's parent.
+        A `Jumped` goes before the final blocks; the application has, or will fetch, the state
+        after the first block's parent.
         """
         if not verify_history(self.committee, self._signer, history):
             return self._flush(now)
-        first = history.blocks[0]
-        if first.parent_view > self.chain.final.view:
-            before = self.chain.final.view
-            place = Place(first.parent_view, first.parent)
-            self.chain.finish(place, 0)
-            self._out.append(Jumped(before, place.view, place.digest))
+        self._skip_to(history)
         self._take_history(history, now)
         return self._flush(now)
 
@@ -636,7 +632,16 @@ class Agreement:
         if not verify_history(self.committee, self._signer, history):
             self._refuse(sender, Reason.BAD_SIGNATURE, "history")
         else:
+            if history.blocks[0].parent_view > self.chain.final.view + VIEWS_KEPT:
+                self._skip_to(history)
             self._take_history(history, now)
+
+    def _skip_to(self, history: History) -> None:
+        """Take the parent of a certified tail for final: what is before it, nobody told."""
+        first, before = history.blocks[0], self.chain.final.view
+        if first.parent_view > before:
+            self.chain.finish(Place(first.parent_view, first.parent), 0)
+            self._out.append(Jumped(before, first.parent_view, first.parent))
 
     def _take_history(self, history: History, now: float) -> None:
         for body in history.blocks:

@@ -39,14 +39,19 @@ def answer_need(log: Log, epoch: int, view: int) -> tuple[Message, ...]:
 
 
 def answer_sync(log: Log, epoch: int, from_view: int, limit: int = MAX_BLOCKS) -> History | None:
-    """Return final blocks after `from_view` that fit a frame, up to a directly certified one."""
+    """Return final blocks after `from_view` that fit a frame, up to a directly certified one.
+
+    The answer begins later if this keeper has forgotten, or never had, what follows `from_view`.
+    """
     blocks: list[Proposal] = []
     best: History | None = None
     size = 0
     for final in log.finals(epoch, from_view, min(limit, MAX_BLOCKS)):
         body = log.proposal(epoch, final.view, final.digest)
-        if body is None:
+        if body is None and blocks:
             break
+        if body is None:
+            continue
         bare = without_certificates(body)
         size += len(encode(bare))
         if size > _ROOM:

@@ -22,6 +22,12 @@ from p2p.agreement.evidence import Evidence
 from p2p.types import Certificate, Kind, Message, Proposal, Vote
 from p2p.wire import decode, digest_of, encode
 
+HISTORY_VIEWS = 20_000
+"""Views behind the final one that are kept: five hours at one a second. A keeper that is later
+than that jumps; without a bound, bodies of 50 kB fill 4 GB a day."""
+_PRUNE_EVERY = 256
+"""Final views between two prunings: each costs one scan of an index."""
+
 
 @dataclass(frozen=True, slots=True)
 class Final:
@@ -89,7 +95,8 @@ class Log(Protocol):
 class MemoryLog:
     """A log for simulations: what was written survives a simulated crash of the core."""
 
-    def __init__(self) -> None:
+    def __init__(self, history_views: int = HISTORY_VIEWS) -> None:
+        self._history_views = history_views
         self._opened: set[bytes] = set()
         self._votes: dict[tuple[int, int], dict[Kind, Vote]] = {}
         self._proposals: dict[tuple[int, int, bytes], Proposal] = {}
@@ -114,8 +121,17 @@ class MemoryLog:
                     self._certificates.setdefault(place, record)
                 case Final():
                     self._finals[record.epoch, record.view] = record
+                    if record.view % _PRUNE_EVERY == 0:
+                        self._prune(record.epoch, record.view - self._history_views)
                 case Evidence():
                     self._evidence.append(record)
+
+    def _prune(self, epoch: int, below: int) -> None:
+        self._votes = {k: v for k, v in self._votes.items() if k >= (epoch, below)}
+        self._finals = {k: v for k, v in self._finals.items() if k >= (epoch, below)}
+        bodies, proofs = self._proposals.items(), self._certificates.items()
+        self._proposals = {k: v for k, v in bodies if k[:2] >= (epoch, below)}
+        self._certificates = {k: v for k, v in proofs if k[:2] >= (epoch, below)}
 
     def restore(self, epoch: int, config: bytes) -> Restored:
         """Return where an epoch stood."""
@@ -186,11 +202,17 @@ _SCHEMA = (
 )
 
 
+_PRUNE = tuple(
+    f"DELETE FROM agreement_{table} WHERE epoch < ? OR (epoch = ? AND view < ?)"  # noqa: S608 - our own table names
+    for table in ("votes", "proposals", "certificates", "finals")
+)
+
+
 class StoreLog:
     """The log of a real keeper, in its database; every write is one fsynced transaction."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, history_views: int = HISTORY_VIEWS) -> None:
+        self._store, self._history_views = store, history_views
         store.table("agreement", 1, *_SCHEMA)
 
     def write(self, records: Sequence[Record]) -> None:
@@ -198,6 +220,10 @@ class StoreLog:
         with self._store.durable() as rows:
             for record in records:
                 rows.execute(*_insert(record))
+                if isinstance(record, Final) and record.view % _PRUNE_EVERY == 0:
+                    below = record.view - self._history_views
+                    for statement in _PRUNE:
+                        rows.execute(statement, (record.epoch, record.epoch, below))
 
     def restore(self, epoch: int, config: bytes) -> Restored:
         """Return where an epoch stood."""

@@ -79,8 +79,10 @@ def time_to_finality(size: int, goal_ms: float) -> None:
         if len(times) == size and view in PROPOSED
     ]
     name = f"agreement.final_everywhere.n{size}"
+    each = [(at - PROPOSED[v]) * 1000 for v, ats in FINAL.items() if v in PROPOSED for at in ats]
     at_most(f"{name}.p50", statistics.median(spans), "ms", goal_ms)
     figure(f"{name}.p99", percentile(spans, 0.99), "ms")
+    figure(f"agreement.final_on_a_keeper.n{size}.p50", statistics.median(each), "ms")
 
 
 def views_with_f_dead() -> None:

@@ -189,3 +189,23 @@ def test_a_keeper_whose_chain_lags_waits_and_then_votes() -> None:
     assert {vote.kind for vote in slow.log.votes(1, view)} >= {Kind.NOTARIZE}
     cluster.run(cluster.now + 0.3)
     assert view in slow.finals
+
+
+def test_a_keeper_later_than_anybody_remembers_jumps_by_itself() -> None:
+    cluster = Cluster(4, 5, weather=CALM).run(0.5)
+    late = cluster.keepers[2]
+    late.crash()
+    cluster.run(10.0)
+    for other in cluster.keepers:
+        if other is not late:
+            final = other.core.final.view
+            other.log._prune(1, final - 10)
+    late.application.states.update(
+        digest for other in cluster.keepers for digest in other.application.states
+    )  # what a driver fetches from a peer
+    cluster.at(cluster.now, late.restart)
+    cluster.run(14.0)
+    assert late.core.final.view >= cluster.keepers[0].core.final.view - 2
+    assert len(late.finals) < len(cluster.keepers[0].finals) - 20
+    theirs = dict(cluster.chain(cluster.keepers[0]))
+    assert all(theirs[view] == digest for view, digest in cluster.chain(late))

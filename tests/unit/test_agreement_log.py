@@ -182,3 +182,22 @@ def test_the_journal_keeps_notes_and_committees(tmp_path: Path) -> None:
         journal.note(2, Noted(view, "entered"), 1.0)
     assert journal.of(2, 0) != (), "many notes are written without being asked"
     store.close()
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_old_views_are_forgotten_and_evidence_is_not(tmp_path: Path, kind: str) -> None:
+    store = Store(tmp_path / "keeper.db")
+    log = MemoryLog(100) if kind == "memory" else StoreLog(store, 100)
+    pair = Evidence(CONFIG, vote(Kind.NULLIFY, 3), vote(Kind.FINALIZE, 3))
+    log.write((pair,))
+    for view in (150, 160, 255, 256):
+        body = replace(BODY, view=view)
+        log.write((body, vote(Kind.NOTARIZE, view), proof(Kind.FINALIZE, view)))
+        log.write((Final(1, view, DIGEST),))
+    assert [final.view for final in log.finals(1, 0, 10)] == [160, 255, 256]
+    assert log.proposal(1, 150, DIGEST) is None
+    assert log.votes(1, 150) == ()
+    assert log.certificate(1, Kind.FINALIZE, 150) is None
+    assert log.certificate(1, Kind.FINALIZE, 160) is not None
+    assert log.evidence() == (pair,)
+    store.close()
