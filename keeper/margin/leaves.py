@@ -11,7 +11,7 @@ import numpy.typing as npt
 from keeper.hashing import keccak, type_hash
 from keeper.margin.batch import NUMBA, PYTHON, available
 from keeper.margin.book import Book
-from keeper.margin.tree import STATE_TYPE, ZERO, Tree, parents_of, zero_roots
+from keeper.margin.tree import STATE_TYPE, ZERO, Tree, hash_each, parents_of, zero_roots
 
 Bytes = npt.NDArray[np.uint8]
 WORD = 32
@@ -47,6 +47,19 @@ def split(rows: Bytes) -> list[bytes]:
     return [raw[at : at + WORD] for at in range(0, len(raw), WORD)]
 
 
+MANY = 32
+"""From so many pairs on the lanes are worth their call."""
+
+
+def hash_pairs(pairs: list[bytes]) -> list[bytes]:
+    """Return the digest of every pair of 64 bytes, by numba lanes where there are many."""
+    if len(pairs) < MANY:
+        return hash_each(pairs)
+    from keeper.margin.lanes import keccak_rows
+
+    return split(keccak_rows(np.frombuffer(b"".join(pairs), np.uint8).reshape(-1, 2 * WORD)))
+
+
 def levels(leaves: Bytes) -> list[Bytes]:
     """Return every level of a state tree under numba, leaves first and the root alone last."""
     from keeper.margin.lanes import parent_rows
@@ -80,4 +93,4 @@ def state_tree(book: Book) -> Tree:
     from keeper.margin.lanes import keccak_rows
 
     rows = levels(keccak_rows(keccak_rows(leaf_rows(book))))
-    return Tree.of_levels([split(level) for level in rows])
+    return Tree.of_levels([split(level) for level in rows], hash_pairs)

@@ -9,7 +9,7 @@ index. Decisions and watch lists are trees of any number of leaves (keeper/merkl
 one. There are no proofs of absence.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from keeper.hashing import keccak, type_hash
 from keeper.merkle import hash_pair
@@ -74,6 +74,16 @@ def zero_roots(depth: int) -> list[bytes]:
     return roots
 
 
+HashMany = Callable[[list[bytes]], list[bytes]]
+"""Hashes sorted pairs of 64 bytes each."""
+
+
+def hash_each(pairs: list[bytes]) -> list[bytes]:
+    """Return the digest of every pair, one by one."""
+    hashed = keccak
+    return [hashed(pair) for pair in pairs]
+
+
 class Tree:
     """A tree of capacity 2^depth over leaf hashes, kept up to date.
 
@@ -81,22 +91,25 @@ class Tree:
     a node whose leaves are all missing is not stored; no leaf that is not zero occurs twice.
     """
 
-    def __init__(self, leaves: Iterable[bytes] = (), depth: int = 0) -> None:
+    def __init__(
+        self, leaves: Iterable[bytes] = (), depth: int = 0, hash_many: HashMany | None = None
+    ) -> None:
         first = list(leaves)
         distinct = set(first)
         if len(distinct) - (ZERO in distinct) != len(first) - first.count(ZERO):
             raise ValueError("a leaf occurs twice")
         self.depth = max(depth, (len(first) - 1).bit_length() if first else 0)
         self._leaves = distinct - {ZERO}
+        self._hash_many = hash_many or hash_each
         self._zeros = zero_roots(self.depth + 1)
         self._levels = [first]
         for height in range(self.depth):
             self._levels.append(parents_of(self._levels[height], self._zeros[height]))
 
     @classmethod
-    def of_levels(cls, levels: list[list[bytes]]) -> "Tree":
+    def of_levels(cls, levels: list[list[bytes]], hash_many: HashMany) -> "Tree":
         """Return a tree over levels that were hashed elsewhere, leaves first."""
-        tree = cls(depth=len(levels) - 1)
+        tree = cls(depth=len(levels) - 1, hash_many=hash_many)
         tree._levels, tree._leaves = levels, set(levels[0]) - {ZERO}
         if len(tree._leaves) + levels[0].count(ZERO) != len(levels[0]):
             raise ValueError("a leaf occurs twice")
@@ -167,22 +180,21 @@ class Tree:
     def _raise_level(self, height: int, indices: Sequence[int]) -> list[int]:
         """Hash the parents of changed nodes of one level and return their indices."""
         below, above, zero = self._levels[height], self._levels[height + 1], self._zeros[height]
-        size, hashed = len(below), keccak
-        parents = []
-        last = -1
-        for index in indices:
-            parent = index >> 1
-            if parent == last:
-                continue
-            last = parent
-            parents.append(parent)
+        parents = list(dict.fromkeys([index >> 1 for index in indices]))
+        padded = len(below) & 1
+        if padded:
+            below.append(zero)
+        pairs = []
+        for parent in parents:
             left = below[2 * parent]
-            right = below[2 * parent + 1] if 2 * parent + 1 < size else zero
-            value = hashed(left + right if left < right else right + left)
-            if parent < len(above):
-                above[parent] = value
-            else:
-                above.append(value)
+            right = below[2 * parent + 1]
+            pairs.append(left + right if left < right else right + left)
+        if padded:
+            below.pop()
+        if parents[-1] >= len(above):
+            above.extend([ZERO] * (parents[-1] + 1 - len(above)))
+        for parent, value in zip(parents, self._hash_many(pairs), strict=True):
+            above[parent] = value
         return parents
 
     def proof(self, index: int) -> list[bytes]:

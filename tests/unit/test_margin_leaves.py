@@ -33,6 +33,8 @@ def test_every_way_to_the_root_agrees(count: int) -> None:
     fast = state_tree(book)
     assert tree.root == fast.root == state_root(book) == state_root(book, "numba")
     assert fast.update({count // 2: keccak(b"x")}) == tree.update({count // 2: keccak(b"x")})
+    many = {i: keccak(b"many %d" % i) for i in range(1, count + 90, 1)}
+    assert fast.update(many) == tree.update(many)
     assert verify(fast.root, fast.leaf(0), fast.proof(0))
 
 
