@@ -76,8 +76,9 @@ class Application(Protocol):
     ) -> None:
         """Remember the state after this block under `digest`, for children to build on.
 
-        Called once per block that was validated here or that a quorum certified, parents first.
-        A block may be adopted that never becomes final.
+        Called for each block that was validated here or that a quorum certified, parents first,
+        and again at each retry until it is final: an application that could not derive the state
+        then may be able to now. A block may be adopted that never becomes final.
         """
         ...
 

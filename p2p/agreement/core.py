@@ -227,6 +227,8 @@ class Agreement:
 
     def retry(self, now: float) -> tuple[Effect, ...]:
         """Ask the application again: what it waited for may have come."""
+        for place in sorted(self.chain.adopted, key=lambda place: place.view):
+            self._adopt(place, self.chain.bodies[place])
         self._reconsider(now)
         self._propose(now)
         return self._flush(now)
@@ -445,9 +447,12 @@ class Agreement:
             self._writes.append(body)
         if adopt and place not in self.chain.adopted:
             self.chain.adopted.add(place)
-            self._application.adopt(
-                place.digest, body.parent, body.view, body.tick, body.observations, body.payload
-            )
+            self._adopt(place, body)
+
+    def _adopt(self, place: Place, body: Proposal) -> None:
+        self._application.adopt(
+            place.digest, body.parent, body.view, body.tick, body.observations, body.payload
+        )
 
     # R2 to R5: votes
 
