@@ -9,7 +9,8 @@
 
 Each run is a child process of its own, fed the same views one at a time. Later runs are judged only
 if the earlier ones agree, so a finding names its cause and not its consequences. The source is read
-as well, for a clock coarser than the runs are apart.
+as well, for a clock coarser than the runs are apart. A view's time is the least of the equal runs,
+so that a busy machine is not the policy's fault.
 """
 
 import ast
@@ -272,10 +273,12 @@ async def check_policy(
     """
     checker = _Checker(spec, views, progress)
     reference: list[_Run] = []
+    times: list[tuple[int, ...]] = []
     half = len(views) // 2
 
     async def runs() -> str:
         reference.append(await checker.run("reference", views))
+        times.append(reference[0].times_us)
         return ""
 
     async def source() -> str:
@@ -284,6 +287,7 @@ async def check_policy(
 
     async def same(label: str, seed: int) -> str:
         other = await checker.run(label, views, seed)
+        times.append(other.times_us)
         return _at(views, first_difference(reference[0].answers, other.answers))
 
     async def clock() -> str:
@@ -317,7 +321,7 @@ async def check_policy(
     async def quick() -> str:
         ready = reference[0].ready
         budget_ms = spec.budget_ms or (ready.budget_ms if ready else 50)
-        p99 = _quantile(reference[0].times_us, 99)
+        p99 = _quantile(_least(times), 99)
         return f"p99 {p99} µs of a budget of {budget_ms} ms" if p99 > budget_ms * 1000 else ""
 
     await checker.judge("contract", runs, f"answered {len(views)} views")
@@ -330,14 +334,13 @@ async def check_policy(
     await checker.judge("extremes", hard, "survives empty, priceless, huge and zero views")
     await checker.judge("schema", described, "every field has a range, a default, a description")
     await checker.judge("budget", quick, "p99 is within the budget")
-    times = reference[0].times_us if reference else ()
     boot_ms = reference[0].boot_ms if reference else 0.0
     return Report(
         spec.name,
         len(views),
         tuple(checker.findings),
-        _quantile(times, 50),
-        _quantile(times, 99),
+        _quantile(_least(times), 50),
+        _quantile(_least(times), 99),
         boot_ms,
     )
 
@@ -348,6 +351,11 @@ def _nothing() -> None:
 
 def _at(views: Sequence[api.MarketView], index: int | None) -> str:
     return "" if index is None else f"decisions differ from view {views[index].view} on"
+
+
+def _least(runs: Sequence[Sequence[int]]) -> list[int]:
+    """Return each view's least time over equal runs: what the policy takes, not the machine."""
+    return [min(times) for times in zip(*runs, strict=True)]
 
 
 def _quantile(times: Sequence[int], percent: int) -> int:

@@ -1,6 +1,7 @@
 """A policy may do anything to itself and nothing to the node."""
 
 import math
+import os
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -207,14 +208,8 @@ async def test_frames_split_anywhere_parse(monkeypatch: pytest.MonkeyPatch) -> N
     async with running("Honest", budget_ms=5000) as host:
         child = host.child
         assert child is not None
-        stream = child.process.stdout
-        assert stream is not None
-        original = stream.receive_some
-
-        async def one_byte(_limit: int | None = None) -> bytes:
-            return bytes(await original(1))
-
-        monkeypatch.setattr(stream, "receive_some", one_byte)
+        read = os.read
+        monkeypatch.setattr("policies.host.os.read", lambda fd, _limit: read(fd, 1))
         outcome = await host.outcome(market_view(accounts=3))
         assert outcome.source == "Honest", outcome.fault
 
