@@ -2,7 +2,8 @@
 
     Card   one operator's address and peer, signed by both of its keys, so nobody can be misbound
     Plan   all cards in member order, network, epoch, parameters ──▶ config, `p2p.types.Committee`
-    Files  keys/share-E.key sealed, keys/recovery-E.bin public; never overwritten
+    Files  keys/share-E.key sealed, recovery-E.bin and group-E.bin public; never overwritten:
+           a reshare retires them under another name
 
 A plan carries no secret; operators compare its config hash by voice or mail.
 """
@@ -22,7 +23,7 @@ from keeper.hashing import keccak
 from keeper.keys import Keys
 from p2p import identity
 from p2p.frost import keyfile
-from p2p.frost.keys import KeyShare
+from p2p.frost.keys import GroupKey, KeyShare
 from p2p.frost.suite import TR
 from p2p.frost.transcript import Recovery, Terms
 from p2p.types import Committee, Member
@@ -166,10 +167,14 @@ class Plan:
         """The hash every operator signs."""
         return self.committee.config
 
-    def terms(self) -> Terms:
-        """Return what the ceremony is about."""
+    def terms(self, old: GroupKey | None = None, dealers: tuple[int, ...] = ()) -> Terms:
+        """Return what the ceremony is about: a new key, or `old` dealt anew by some members."""
         hosts = tuple(card.peer_id for card in self.cards)
-        return Terms(TR, self.committee.quorum, hosts, self.network, self.epoch, self.config)
+        place = (self.network, self.epoch, self.config)
+        try:
+            return Terms(TR, self.committee.quorum, hosts, *place, old, dealers)
+        except ValueError as error:
+            raise ConfigError(str(error), where="--dealers") from error
 
     def seat_of(self, keys: Keys) -> int:
         """Return this operator's member index. Raises ConfigError."""
@@ -243,6 +248,11 @@ class Files:
         """The public record of the ceremony."""
         return self.folder / f"recovery-{self.epoch}.bin"
 
+    @property
+    def group(self) -> Path:
+        """The public group key: what a member that lost its share asks another for."""
+        return self.folder / f"group-{self.epoch}.bin"
+
     @classmethod
     def all(cls, folder: Path) -> Iterator["Files"]:
         """Iterate over the epochs a home holds shares of, ascending."""
@@ -252,7 +262,7 @@ class Files:
 
     def check_free(self) -> None:
         """Refuse to run a ceremony whose result could not be kept. Raises KeyFileError."""
-        for path in (self.share, self.record):
+        for path in (self.share, self.record, self.group):
             if path.exists():
                 raise KeyFileError(
                     "this home has a key of that epoch already",
@@ -263,6 +273,43 @@ class Files:
     def save(
         self, share: KeyShare, recovery: Recovery, password: bytes, work: keyfile.Work
     ) -> None:
-        """Write the share sealed, then the record. Raises KeyFileError."""
+        """Write the share sealed, then the public files. Raises KeyFileError."""
         keyfile.save_key_share(self.share, share, password, os.urandom, work)
         keyfile.write_new(self.record, recovery.encode())
+        keyfile.write_new(self.group, share.group.encode())
+
+    def replace(
+        self, share: KeyShare, recovery: Recovery, password: bytes, work: keyfile.Work
+    ) -> tuple[Path, ...]:
+        """Write new files aside, retire the old ones, then put the new in place.
+
+        Returns:
+            The retired files: worthless for signing once all members have resharded, and for the
+            operator to delete.
+
+        Raises:
+            KeyFileError: a file cannot be written.
+        """
+        fresh = Files(self.folder / "fresh", self.epoch)
+        fresh.folder.mkdir(mode=0o700, exist_ok=True)
+        fresh.save(share, recovery, password, work)
+        retired = []
+        for path in (self.share, self.record, self.group):
+            if path.exists():
+                retired.append(_free_name(path))
+                path.rename(retired[-1])
+        for new, path in zip(
+            (fresh.share, fresh.record, fresh.group),
+            (self.share, self.record, self.group),
+            strict=True,
+        ):
+            new.rename(path)
+        fresh.folder.rmdir()
+        return tuple(retired)
+
+
+def _free_name(path: Path) -> Path:
+    number = 1
+    while (found := path.with_name(f"{path.stem}.retired-{number}{path.suffix}")).exists():
+        number += 1
+    return found

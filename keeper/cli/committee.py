@@ -5,6 +5,7 @@
     accept   each operator    ──▶ compares the config hash, runs the ceremony, keeps its share
     status   each operator    what this home holds, and whether it is sound
     recover  an operator      gets a lost share back from the ceremony's public record
+    reshare  each operator    same key, new shares: after a theft, or for a member that lost its own
 
 No dealer, no secret on the wire in the clear, no key file ever overwritten. The ceremony names who
 is waited for and who broke it; it is then started again, without them or with them back.
@@ -27,7 +28,7 @@ from p2p.frost.ceremony import Ceremony, CeremonyTiming, Completed, Failed
 from p2p.frost.ceremony_service import run_ceremony
 from p2p.frost.keys import GroupKey, KeyShare
 from p2p.frost.secret import Secret
-from p2p.frost.transcript import Recovery
+from p2p.frost.transcript import Recovery, Terms
 from p2p.host import Libp2pNetwork
 from p2p.identity import peer_id_text
 
@@ -35,6 +36,16 @@ app = typer.Typer(no_args_is_help=True, help="Make and look after the committee'
 
 Home = Annotated[Path, typer.Option(help="The node's home.")]
 Out = Annotated[Path, typer.Option(help="File to write; it must not exist.")]
+
+
+ConfigHash = Annotated[
+    str, typer.Option("--config", help="The config hash that all operators compared.")
+]
+Wait = Annotated[float, typer.Option(help="Seconds to wait for the other operators.")]
+Linger = Annotated[float, typer.Option(help="Seconds to go on answering those that are not done.")]
+QuickKeys = Annotated[
+    bool, typer.Option(help="Cheap key files, for devnets whose keys guard nothing.")
+]
 
 
 def _opened(home: Path) -> tuple[config.Config, keys.Keys]:
@@ -88,19 +99,78 @@ def create(
 def accept(
     plan_file: Annotated[Path, typer.Argument(help="The committee file.")],
     home: Home,
-    config_hash: Annotated[
-        str, typer.Option("--config", help="The config hash that all operators compared.")
-    ] = "",
-    wait: Annotated[float, typer.Option(help="Seconds to wait for the other operators.")] = 600.0,
-    linger: Annotated[
-        float, typer.Option(help="Seconds to go on answering those that are not done.")
-    ] = 15.0,
-    quick_keys: Annotated[
-        bool, typer.Option(help="Cheap key files, for devnets whose keys guard nothing.")
-    ] = False,
+    config_hash: ConfigHash = "",
+    wait: Wait = 600.0,
+    linger: Linger = 15.0,
+    quick_keys: QuickKeys = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Sign the config hash and take part in the key generation; keep the sealed share."""
+    settings, opened, plan = _agreed(home, plan_file, config_hash)
+    files = committee.Files(settings.keys, plan.epoch)
+    files.check_free()
+    outcome = _run(plan, opened, settings.listen, CeremonyTiming(join_s=wait, linger_s=linger))
+    work = keyfile.QUICK if quick_keys else keyfile.SAFE
+    files.save(outcome.share, outcome.recovery, settings.password().encode(), work)
+    _print_made("The committee has a key", plan, files, outcome.share, as_json)
+
+
+@app.command()
+def reshare(
+    plan_file: Annotated[Path, typer.Argument(help="The committee file of this epoch.")],
+    home: Home,
+    dealers: Annotated[
+        str, typer.Option(help="Members that deal their share anew, like 0,1,3: a quorum or more.")
+    ],
+    group_file: Annotated[
+        Path | None,
+        typer.Option("--group", help="group-E.bin of another member, if this one lost its share."),
+    ] = None,
+    config_hash: ConfigHash = "",
+    wait: Wait = 600.0,
+    linger: Linger = 15.0,
+    quick_keys: QuickKeys = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Deal the key of this epoch anew; stop the node first, and start all nodes afterwards.
+
+    The key stays as it is on every chain. Old files are kept under another name: delete them once
+    all members are done, or the reshare protects nothing.
+    """
+    settings, opened, plan = _agreed(home, plan_file, config_hash)
+    files = committee.Files(settings.keys, plan.epoch)
+    password = settings.password().encode()
+    share = keyfile.load_key_share(files.share, password) if files.share.exists() else None
+    old = share.group if share is not None else _group_of(group_file)
+    terms = plan.terms(old, _members(dealers))
+    if share is None and plan.seat_of(opened) in terms.dealers:
+        raise ConfigError("this home has no share to deal", where="--dealers")
+    timing = CeremonyTiming(join_s=wait, linger_s=linger)
+    outcome = _run(plan, opened, settings.listen, timing, terms, share)
+    work = keyfile.QUICK if quick_keys else keyfile.SAFE
+    for path in files.replace(outcome.share, outcome.recovery, password, work):
+        console(err=True).print(f"retired: {path}")
+    _print_made("The key was dealt anew", plan, files, outcome.share, as_json)
+
+
+def _group_of(path: Path | None) -> GroupKey:
+    if path is None:
+        raise ConfigError("no share of this epoch here", remedy="give --group of another member")
+    try:
+        return GroupKey.decode(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"not a group key: {error}", where=str(path)) from error
+
+
+def _members(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"{text!r} are no members", where="--dealers") from error
+
+
+def _agreed(home: Path, plan_file: Path, config_hash: str) -> tuple[config.Config, keys.Keys, Plan]:
+    """Open the home and the committee file, and have the operator confirm its hash."""
     settings, opened = _opened(home)
     plan = Plan.load(plan_file)
     spec = network.load(settings.network_file)
@@ -111,27 +181,43 @@ def accept(
             remedy=f"compare it with {settings.network_file}",
         )
     _agree(plan, config_hash, plan_file)
-    seat = plan.seat_of(opened)
-    files = committee.Files(settings.keys, plan.epoch)
-    files.check_free()
-    timing = CeremonyTiming(join_s=wait, linger_s=linger)
+    return settings, opened, plan
+
+
+def _run(
+    plan: Plan,
+    opened: keys.Keys,
+    listen: str,
+    timing: CeremonyTiming,
+    terms: Terms | None = None,
+    share: KeyShare | None = None,
+) -> Completed:
+    """Run a ceremony to its end. Raises LocalError that names the culprits."""
     ceremony = Ceremony(
-        plan.terms(), Secret(opened.identity), random_bytes=os.urandom, timing=timing
+        terms or plan.terms(),
+        Secret(opened.identity),
+        random_bytes=os.urandom,
+        timing=timing,
+        share=share,
     )
-    outcome = trio.run(_take_part, ceremony, plan, seat, opened.identity, settings.listen)
+    outcome = trio.run(_take_part, ceremony, plan, plan.seat_of(opened), opened.identity, listen)
     if isinstance(outcome, Failed):
         raise LocalError(
             "; ".join(f"{plan.name_of(member)} {fault}" for member, fault in outcome.faults),
             where=f"ceremony of epoch {plan.epoch}",
-            remedy="no key was made: start again once they are back, or create one without them",
+            remedy="no key was made: start again once they are back, or without them",
         )
-    work = keyfile.QUICK if quick_keys else keyfile.SAFE
-    files.save(outcome.share, outcome.recovery, settings.password().encode(), work)
+    return outcome
+
+
+def _print_made(
+    title: str, plan: Plan, files: committee.Files, share: KeyShare, as_json: bool
+) -> None:
     value = {
         "epoch": plan.epoch,
-        "member": seat,
-        "group_key": "0x" + outcome.share.group.x_only.hex(),
-        "signers": f"{outcome.share.group.min_signers} of {outcome.share.group.max_signers}",
+        "member": share.identifier - 1,
+        "group_key": "0x" + share.group.x_only.hex(),
+        "signers": f"{share.group.min_signers} of {share.group.max_signers}",
         "config": "0x" + plan.config.hex(),
         "share": str(files.share),
         "record": str(files.record),
@@ -139,7 +225,7 @@ def accept(
     if as_json:
         print_json(value)
     else:
-        print_rows("The committee has a key", value.items())
+        print_rows(title, value.items())
 
 
 def _agree(plan: Plan, config_hash: str, where: Path) -> None:

@@ -88,13 +88,13 @@ def test_operators_make_one_key_and_never_another_over_it(homes: list[Path]) -> 
         options = ["--config", config, "--wait", str(wait), "--linger", "3", "--quick-keys"]
         return start("accept", str(plan_file), "--home", str(place), *options, "--json")
 
-    # without the third operator the others name it, and no key is made
-    alone = [accept(place, 6) for place in homes[:2]]
-    for process in alone:
-        _, err = process.communicate(timeout=90)
-        assert process.returncode == 1
-        assert "hello: waiting for member" in err
-        assert f"member 2 ({Plan.load(plan_file).name_of(2)[10:]} sent nothing" in err
+    # alone, an operator is told who is missing, and no key is made
+    process = accept(homes[0], 5)
+    _, err = process.communicate(timeout=90)
+    assert process.returncode == 1
+    assert "hello: waiting for member" in err
+    for missing in (1, 2):
+        assert f"{Plan.load(plan_file).name_of(missing)} sent nothing" in err
     assert not list(folder.glob("home*/keys/share-*"))
 
     crew = [accept(place, 60) for place in homes]
@@ -123,6 +123,33 @@ def test_operators_make_one_key_and_never_another_over_it(homes: list[Path]) -> 
     found = keyfile.load_key_share(share_file, PASSWORD.encode())
     assert isinstance(found, KeyShare)
     assert found.signing_share == lost.signing_share
+
+    # the third loses everything; the other two deal the same key anew
+    for path in (homes[2] / "keys").glob("*-1.*"):
+        path.unlink()
+    options = ["--config", config, "--dealers", "0,1", "--wait", "60", "--linger", "3"]
+    group = ["--group", str(homes[0] / "keys" / "group-1.bin")]
+    crew = [
+        start(
+            *("reshare", str(plan_file), "--home", str(place), *options, *group),
+            *("--quick-keys", "--json"),
+        )
+        for place in homes
+    ]
+    for process in crew:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        assert json.loads(out)["group_key"] == said[0]["group_key"]
+    renewed = keyfile.load_key_share(share_file, PASSWORD.encode())
+    assert renewed.signing_share != lost.signing_share
+    assert renewed.group.verifying_key == lost.group.verifying_key
+    names = sorted(path.name for path in (homes[0] / "keys").glob("*-1.*"))
+    assert names == [
+        *("group-1.bin", "group-1.retired-1.bin", "recovery-1.bin", "recovery-1.retired-1.bin"),
+        *("share-1.key", "share-1.retired-1.key"),
+    ]
+    (row,) = json.loads(keeper("status", "--home", str(homes[2]), "--json"))
+    assert row["record"] == "sound"
 
 
 def cards_of(homes: list[Path]) -> tuple[Card, ...]:
