@@ -8,6 +8,7 @@ views between are nullified. Bodies may be missing: certificates arrive without 
 bookkeeping, no rule of voting lives here.
 """
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 from p2p.types import Certificate, Kind, Proposal
@@ -158,6 +159,17 @@ class Chain:
             places.append(tip)
             tip = Place(body.parent_view, body.parent)
         return tuple(reversed(places)) if tip == self.final else None
+
+    def drop_rejected(self, below: int, keep: Set[Place]) -> None:
+        """Forget bodies of old views that no certificate names, so that liars fill no memory.
+
+        Not while a block waits for the bodies below it to become final: they may be those.
+        """
+        if self.finalizing is not None:
+            return
+        for place in [place for place in self.bodies if place.view < below]:
+            if place not in keep and self.certified(place.view) != place:
+                del self.bodies[place]
 
     def finish(self, place: Place, tick: int) -> None:
         """Move the final block up and forget what is below."""

@@ -37,7 +37,7 @@ from p2p.agreement.history import answer_need, answer_sync, finalized_of, verify
 from p2p.agreement.leader import leader_of
 from p2p.agreement.log import Final, Log, Opened, Record
 from p2p.agreement.observations import Observations
-from p2p.agreement.presence import Doppelganger, Presence
+from p2p.agreement.presence import HISTORY_COST, Courtesy, Doppelganger, Presence
 from p2p.agreement.signing import Signer, verify_observation, vote_hash
 from p2p.agreement.votes import Tally, may_sign
 from p2p.types import (
@@ -108,6 +108,7 @@ class Agreement:
         self._floor = 1
         self._observations = Observations()
         self._presence = Presence(committee, me, timing.skip_s)
+        self._courtesy = Courtesy(RESEND_BOUNDS * timing.bound_s)
         self._doppelganger: Doppelganger | None = None
         self._waiting: dict[int, Proposal] = {}
         self._stored: set[Place] = set()
@@ -189,11 +190,9 @@ class Agreement:
             case SignedObservation():
                 self._on_observation(sender, message, now)
             case Need():
-                self._on_need(sender, message)
+                self._on_need(sender, message, now)
             case Sync():
-                answer = answer_sync(self._log, self.committee.epoch, message.from_view)
-                if answer is not None:
-                    self._out.append(Send(sender, answer))
+                self._on_sync(sender, message, now)
             case History():
                 self._on_history(sender, message, now)
             case Heartbeat():
@@ -300,6 +299,7 @@ class Agreement:
             del self._mine[old]
         for old in [old for old in self._waiting if old < view]:
             del self._waiting[old]
+        self.chain.drop_rejected(low, self._stored)
         self._stored = {place for place in self._stored if place.view >= self.chain.final.view}
 
     def _advance(self, now: float) -> None:
@@ -625,7 +625,18 @@ class Agreement:
         self._needs_sent += 1
         self._out.append(Send(asked[(self._needs_sent + self.me) % len(asked)], Need(view)))
 
-    def _on_need(self, sender: int, need: Need) -> None:
+    def _on_sync(self, sender: int, sync: Sync, now: float) -> None:
+        if not self._courtesy.grants(sender, HISTORY_COST, now):
+            self._refuse(sender, Reason.RATE_LIMITED, "history")
+            return
+        answer = answer_sync(self._log, self.committee.epoch, sync.from_view)
+        if answer is not None:
+            self._out.append(Send(sender, answer))
+
+    def _on_need(self, sender: int, need: Need, now: float) -> None:
+        if not self._courtesy.grants(sender, 1, now):
+            self._refuse(sender, Reason.RATE_LIMITED, f"view {need.view}")
+            return
         self._out.extend(
             Send(sender, answer)
             for answer in answer_need(self._log, self.committee.epoch, need.view)

@@ -1,11 +1,17 @@
-"""Who is alive, and whether our former self still may be: two local judgements, never agreed.
+"""Who is alive, who asks too much, whether our former self may be alive: local judgements.
 
+Courtesy      what one member may ask us in a while; answers are 100 times larger than questions
 Presence      a leader that was silent while a quorum spoke is not waited for
 Doppelganger  a keeper without its log signs nothing until a view is final that lies more than n
               views above everything a quorum had reached: no vote it forgot can matter any more
 """
 
 from p2p.types import Committee
+
+QUESTIONS = 16
+"""Questions a member may ask in a window of 2D; an honest one asks two, and one history."""
+HISTORY_COST = 8
+"""A history answer fills a frame; so many single views cost about as much."""
 
 
 class Presence:
@@ -32,6 +38,24 @@ class Presence:
             1 for other, at in self._heard.items() if other != self._me and now - at <= self._skip_s
         )
         return speaking + 1 >= self._committee.quorum
+
+
+class Courtesy:
+    """A bucket of questions per member: full at first, full again after `window_s`."""
+
+    def __init__(self, window_s: float) -> None:
+        self._window_s = window_s
+        self._buckets: dict[int, tuple[float, float]] = {}
+
+    def grants(self, member: int, cost: int, now: float) -> bool:
+        """Return whether a question may be answered, and take its cost if so."""
+        held, at = self._buckets.get(member, (float(QUESTIONS), now))
+        held = min(QUESTIONS, held + (now - at) * QUESTIONS / self._window_s)
+        if held < cost:
+            self._buckets[member] = (held, now)
+            return False
+        self._buckets[member] = (held - cost, now)
+        return True
 
 
 class Doppelganger:

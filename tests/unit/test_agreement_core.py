@@ -344,3 +344,29 @@ def test_a_core_that_was_not_opened_says_nothing(bench: Bench) -> None:
     assert said(silent.hear(silent.leader, block(silent))) == []
     deadline = silent.core.deadline or 0.0
     assert said(silent.do(silent.core.tick(deadline))) == []
+
+
+def test_a_member_that_asks_too_much_is_not_answered(bench: Bench) -> None:
+    bench.hear(bench.leader, block(bench))
+    asker, other = bench.others[:2]
+    answered = 0
+    for _ in range(100):
+        effects = bench.hear(asker, Need(1))
+        answered += any(isinstance(effect, Send) for effect in effects)
+        if refusals(effects):
+            assert refusals(effects) == [Reason.RATE_LIMITED]
+    assert answered == 16
+    assert refusals(bench.hear(asker, Sync(0))) == [Reason.RATE_LIMITED]
+    assert refusals(bench.hear(other, Sync(0))) == [], "others are not to blame"
+    assert refusals(bench.hear(asker, Sync(0), 1.4)) == [], "it is answered again after a while"
+
+
+def test_rejected_bodies_do_not_pile_up(bench: Bench) -> None:
+    bench.application.answer = Wrong(Reason.WRONG_CUT)
+    for view in range(1, 60):
+        leader = bench.core.leader(view)
+        if leader != bench.me:
+            bench.hear(leader, block(bench, view=view))
+        bench.hear(bench.others[0], proof(Kind.NULLIFY, view))
+    assert bench.core.view == 60
+    assert len(bench.core.chain.bodies) <= VIEWS_KEPT + 2
