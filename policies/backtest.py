@@ -25,7 +25,7 @@ from keeper.units import PPM
 from policies import api
 from policies.api import Act, MarketView, Task, Wide
 from policies.books import is_lending
-from policies.host import Child, PolicyFault, PolicySpec
+from policies.child import Child, PolicyFault, PolicySpec
 from policies.market import World
 from policies.record import Book, Market, RecordError, RecordReader, decisions_bytes
 

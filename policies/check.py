@@ -25,7 +25,7 @@ import msgspec
 import trio
 
 from policies import api
-from policies.host import Child, PolicyFault, PolicySpec
+from policies.child import Child, PolicyFault, PolicySpec
 from policies.record import decisions_bytes
 
 PATIENCE_S = 5.0

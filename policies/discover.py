@@ -16,7 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from policies.host import PolicyFault, PolicySpec, search_path
+from policies.child import PolicyFault, PolicySpec, search_path
 
 GROUP = "keeper.policies"
 DESCRIBE_S = 20.0

@@ -14,7 +14,7 @@ import trio
 
 from policies import api
 from policies.api import Act, Decision, MarketView
-from policies.host import Child, PolicyFault, PolicySpec
+from policies.child import Child, PolicyFault, PolicySpec
 from policies.record import (
     Awarded,
     Bid,

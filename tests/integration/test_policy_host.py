@@ -209,7 +209,7 @@ async def test_frames_split_anywhere_parse(monkeypatch: pytest.MonkeyPatch) -> N
         child = host.child
         assert child is not None
         read = os.read
-        monkeypatch.setattr("policies.host.os.read", lambda fd, _limit: read(fd, 1))
+        monkeypatch.setattr("policies.child.os.read", lambda fd, _limit: read(fd, 1))
         outcome = await host.outcome(market_view(accounts=3))
         assert outcome.source == "Honest", outcome.fault
 
