@@ -356,6 +356,23 @@ def grades_of(board: Board) -> dict[tuple[bytes, Action], Level]:
     return found
 
 
+def grades_on(board: Board, chain: ChainId, bridge_class: int) -> dict[tuple[bytes, Action], Level]:
+    """Return what the Breaker of one chain is to hold: the strictest level per (scope, action).
+
+    What is about the chain, or about its bridge class, is everywhere there; what is about another
+    chain or class is not its business.
+    """
+    here = {EVERYWHERE, chain_scope(chain), class_scope(bridge_class)}
+    found: dict[tuple[bytes, Action], Level] = {}
+    for trip in board:
+        if trip.scope not in here and trip.scope.startswith((b"chain:", b"class:")):
+            continue
+        scope = EVERYWHERE if trip.scope in here else trip.scope
+        for action, level in trip.grades:
+            found[scope, action] = max(found.get((scope, action), Level.CLOSED), level)
+    return found
+
+
 def changes(old: Board, new: Board) -> list[tuple[bytes, Action, Level]]:
     """Return what contracts must be told: (scope, action, new level), in (scope, action) order."""
     before, after = grades_of(old), grades_of(new)

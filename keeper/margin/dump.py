@@ -3,6 +3,7 @@
 msgpack [magic, version, parameters, prices, funding, ages, book, board]
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,13 +31,31 @@ class TickFile:
     board: Board = ()
 
 
+def encode_board(board: Board) -> list[list[object]]:
+    """Return a board as plain rows for msgpack."""
+    return [
+        [t.rule.value, t.scope, [[int(a), int(g)] for a, g in t.grades], t.since, t.until, t.why]
+        for t in board
+    ]
+
+
+def decode_board(
+    rows: Iterable[tuple[str, bytes, Iterable[tuple[int, int]], int, int, str]],
+) -> Board:
+    """Return the board of plain rows.
+
+    Raises:
+        ValueError: a row names an unknown rule, action or level.
+    """
+    return tuple(
+        Trip(Rule(r), s, tuple((Action(a), Level(g)) for a, g in grades), since, until, why)
+        for r, s, grades, since, until, why in rows
+    )
+
+
 def dump(tick: TickFile) -> bytes:
     """Return the file's bytes."""
     marks = tick.marks
-    trips = [
-        [t.rule.value, t.scope, [[int(a), int(g)] for a, g in t.grades], t.since, t.until, t.why]
-        for t in tick.board
-    ]
     packed: bytes = msgpack.packb(
         [
             MAGIC,
@@ -46,7 +65,7 @@ def dump(tick: TickFile) -> bytes:
             sorted([*key, index] for key, index in marks.funding.items()),
             sorted(marks.ages.items()),
             books.dump(tick.book),
-            trips,
+            encode_board(tick.board),
         ]
     )
     return packed
@@ -70,11 +89,7 @@ def load(raw: bytes, where: str = "") -> TickFile:
             parameters.margin,
             {ChainId(c): age for c, age in ages},
         )
-        board = tuple(
-            Trip(Rule(r), s, tuple((Action(a), Level(g)) for a, g in grades), since, until, why)
-            for r, s, grades, since, until, why in trips
-        )
-        return TickFile(parameters, marks, books.load(book), board)
+        return TickFile(parameters, marks, books.load(book), decode_board(trips))
     except (TypeError, ValueError, msgpack.UnpackException) as error:
         raise LocalError(
             f"not a tick file: {error}",

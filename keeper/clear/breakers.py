@@ -1,0 +1,248 @@
+"""Breakers decided inside the agreed payload: readings, the board, and what chains learn.
+
+    margins, prices, cut ─▶ readings ─▶ next_board ─▶ grades per chain ─┐
+    Breaker's Graded records, changes in flight ─▶ what the chain knows ─┴▶ BreakerChange leaves
+
+The rule's state is the board, the prices of the last five minutes, and the last blocks it was cut
+at: if more than f members see another final block there, the chain broke its finality. A change is
+decided when a chain knows another level than the board says; while one is in flight for a scope and
+action only a stricter one is added. A curse is left alone once the chain holds it: governance lifts it there, and
+the board follows the chain. Source: docs/margin.md.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import msgpack
+
+from keeper.hashing import type_hash
+from keeper.leaves import breaker_change_leaf
+from keeper.legs import LegKind
+from keeper.margin.breaker import Action, Board, Level, Rule, chain_scope, grades_on, next_board
+from keeper.margin.dump import decode_board, encode_board
+from keeper.margin.marks import Unpriced
+from keeper.margin.readings import (
+    AgeReading,
+    BlockReading,
+    ExposureReading,
+    FinalityBroken,
+    Lifted,
+    NegativeAccount,
+    OracleReading,
+    Reading,
+)
+from keeper.network import ChainSpec
+from keeper.snapshot.decisions import Context, Decision
+from keeper.snapshot.marks import engine_at
+from keeper.units import BlockNumber, ChainId, ceil_div
+from keeper.venue.records import rows, unsigned
+
+GRADED = type_hash("Graded(bytes32,uint8,uint8,uint64,uint64)")
+MEAN_S = 300
+MAX_SAMPLES = 64
+"""Samples per market inside five minutes: one every few seconds is enough for a mean."""
+MAX_PER_VIEW = 64
+FLIGHT_BLOCKS = 10_000
+"""After so many blocks an undelivered change is forgotten and, if still needed, decided again."""
+KEPT_CUTS = 32
+"""Cut blocks remembered per chain: observations name blocks of the last few views only."""
+
+Samples = dict[bytes, list[tuple[int, int]]]
+Cuts = dict[ChainId, list[tuple[int, bytes]]]
+Key = tuple[bytes, int]
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerRule:
+    """Trips and releases breakers."""
+
+    name: str = "breakers"
+
+    def initial(self) -> bytes:
+        """Return the state before the first view: no trip, no price."""
+        return _encode((), {}, {})
+
+    def wanted(self, context: Context, state: bytes) -> frozenset[bytes]:
+        """Return no hashes: this rule needs no bodies."""
+        return frozenset()
+
+    def derive(self, context: Context, state: bytes) -> tuple[bytes, tuple[Decision, ...]]:
+        """Return the next board and the changes chains are to learn."""
+        board, samples, cuts = decode(state)
+        now = context.now_ms // 1000
+        _sample(context, samples, now)
+        known = {spec.id: _known(context, spec) for spec in context.network.chains}
+        readings = [*_lifted(context, board, known), *_broken(context, cuts)]
+        readings += readings_of(context, samples)
+        board = next_board(board, readings, now, context.parameters.breakers)
+        made: list[Decision] = []
+        for spec in context.network.chains:
+            made += _changes(context, spec, board, known[spec.id])
+        for chain, block in context.cut.items():
+            kept = [pair for pair in cuts.get(chain, []) if pair[0] != block.number]
+            cuts[chain] = [*kept, (block.number, block.hash)][-KEPT_CUTS:]
+        made.sort(key=lambda decision: decision.order)
+        return _encode(board, samples, cuts), tuple(made[:MAX_PER_VIEW])
+
+
+def decode(state: bytes) -> tuple[Board, Samples, Cuts]:
+    """Return the board, the price samples and the last cuts of a rule's state."""
+    trips, samples, cuts = msgpack.unpackb(state, use_list=False)
+    seen = {ChainId(chain): list(kept) for chain, kept in cuts}
+    return decode_board(trips), {market: list(taken) for market, taken in samples}, seen
+
+
+def _encode(board: Board, samples: Samples, cuts: Cuts) -> bytes:
+    rows_ = [encode_board(board), sorted(samples.items()), sorted(cuts.items())]
+    packed: bytes = msgpack.packb(rows_)
+    return packed
+
+
+def _broken(context: Context, cuts: Cuts) -> Iterable[Reading]:
+    """Return the chains that more than f members saw replace a block the network was cut at."""
+    for chain, kept in sorted(cuts.items()):
+        for number, digest in kept:
+            others = sum(
+                any(
+                    head.chain == chain and head.number == number and head.hash != digest
+                    for head in one.body.heads
+                )
+                for one in context.observed
+            )
+            if others > context.faults:
+                yield FinalityBroken(chain, f"{others} keepers see another final block {number}")
+                break
+
+
+def _sample(context: Context, samples: Samples, now: int) -> None:
+    """Keep the agreed prices of the last five minutes, thinned."""
+    for market, price in sorted(context.prices.items()):
+        taken = [(at, value) for at, value in samples.get(market, []) if at > now - MEAN_S]
+        if not taken or now - taken[-1][0] >= MEAN_S // MAX_SAMPLES:
+            taken.append((now, price.price_e8))
+        samples[market] = taken[-MAX_SAMPLES:]
+
+
+def readings_of(context: Context, samples: Samples) -> list[Reading]:
+    """Return what the view says to the breakers, in an order every keeper shares."""
+    limits = context.parameters.breakers
+    found: list[Reading] = []
+    for chain, block in sorted(context.cut.items()):
+        age = max(0, ceil_div(context.now_ms - block.timestamp * 1000, 1000))
+        found += [AgeReading(chain, age), BlockReading(chain, BlockNumber(block.number))]
+    for market, price in sorted(context.prices.items()):
+        values = [value for _, value in samples[market]]
+        age = limits.oracle_age_s + 1 if price.stale else 0
+        found.append(OracleReading(market, price.price_e8, age, sum(values) // len(values)))
+    below = [(m.equity, account) for account, m in context.margins.items() if m.equity < 0]
+    if below:
+        equity, account = min(below)
+        found += [
+            NegativeAccount(chain, BlockNumber(block.number), account, equity)
+            for chain, block in sorted(context.cut.items())
+        ]
+    found.append(ExposureReading(_exposure(context)))
+    return found
+
+
+def _exposure(context: Context) -> tuple[int, ...]:
+    """Return collateral before haircuts by bridge class."""
+    engine, table = engine_at(context), context.parameters.margin
+    classes = [0] * len(context.parameters.breakers.class_cap_ppm)
+    for account in sorted(context.margins):
+        for leg in context.legs[account]:
+            if leg.kind != LegKind.COLLATERAL:
+                continue
+            try:
+                rate = engine.marks.rate(leg)
+            except Unpriced:
+                continue
+            classes[table.chain_of[leg.chain].bridge_class] += leg.size * rate.price // rate.divisor
+    return tuple(classes)
+
+
+def _known(context: Context, spec: ChainSpec) -> dict[Key, tuple[int, int]]:
+    """Return (level, nonce) per (scope, action) as the chain's Breaker shows them."""
+    records = context.tables.get(spec.id)
+    if records is None:
+        return {}
+    return {
+        (scope, int.from_bytes(action, "big")): (unsigned(data, 0), unsigned(data, 1))
+        for (scope, action), data in rows(records, spec.contract("Breaker"), GRADED, 2, 3)
+    }
+
+
+def _lifted(
+    context: Context, board: Board, known: Mapping[ChainId, Mapping[Key, tuple[int, int]]]
+) -> Iterable[Reading]:
+    """Return the curses that governance lifted: brought to their chain, and closed there again."""
+    cursed = {trip.scope for trip in board if trip.rule is Rule.CURSE}
+    cursed -= {
+        chain_scope(decision.chain)
+        for decision in context.outstanding
+        if decision.kind == "BreakerChange" and decision.fields[2] == Level.CURSED
+    }
+    for chain, grades in sorted(known.items()):
+        scope = chain_scope(chain)
+        signing = grades.get((bytes(32), int(Action.SIGN)))
+        if scope in cursed and signing is not None and signing[0] == Level.CLOSED:
+            yield Lifted(scope)
+
+
+def _changes(
+    context: Context, spec: ChainSpec, board: Board, known: Mapping[Key, tuple[int, int]]
+) -> list[Decision]:
+    """Return the changes one chain is to learn."""
+    contract, block = spec.contract("Breaker"), context.cut.get(spec.id)
+    parameters = context.parameters.margin.chain_of.get(spec.id)
+    if contract is None or block is None or parameters is None:
+        return []
+    wanted = grades_on(board, spec.id, parameters.bridge_class)
+    flying: dict[Key, tuple[int, int]] = {}
+    for decision in context.outstanding:
+        if decision.kind == "BreakerChange" and decision.chain == spec.id:
+            scope, action, level, nonce, _ = decision.fields
+            assert isinstance(scope, bytes)
+            assert isinstance(action, int)
+            assert isinstance(level, int)
+            assert isinstance(nonce, int)
+            best = flying.get((scope, action), (0, 0))
+            flying[scope, action] = max((level, nonce), best, key=lambda pair: pair[1])
+    made = []
+    keys = {(scope, int(action)) for scope, action in wanted} | set(known) | set(flying)
+    for scope, action in sorted(keys):
+        level = int(wanted.get((scope, Action(action)), Level.CLOSED))
+        held, nonce = known.get((scope, action), (0, 0))
+        on_way = flying.get((scope, action))
+        if held == Level.CURSED or (on_way is None and level == held):
+            continue
+        if on_way is not None and level <= on_way[0]:
+            continue
+        following = max(nonce, on_way[1] if on_way else 0) + 1
+        made.append(_decision(context, spec, contract, (scope, action, level, following, 0)))
+    return made
+
+
+def _decision(
+    context: Context, spec: ChainSpec, contract: bytes, fields: tuple[bytes, int, int, int, int]
+) -> Decision:
+    scope, action, level, nonce, until = fields
+    return Decision(
+        kind="BreakerChange",
+        chain=spec.id,
+        contract=contract,
+        key=spec.id.to_bytes(8, "big") + scope + bytes([action]) + nonce.to_bytes(8, "big"),
+        leaf=breaker_change_leaf(
+            context.network.id,
+            context.epoch,
+            spec.id,
+            contract,
+            scope=scope,
+            action=action,
+            level=level,
+            nonce=nonce,
+            until=until,
+        ),
+        fields=fields,
+        expiry=0 if level == Level.CURSED else context.cut[spec.id].number + FLIGHT_BLOCKS,
+    )
