@@ -91,12 +91,21 @@ def join(
 
     The admin key must be another key than the operator's: keep it offline.
     """
+    sent = join_bond(home, admin, amount)
+    settings, spec, opened, contract = _open(home)
+    _show(settings, spec, contract, opened.address, sent, as_json)
+
+
+BOND = "100"
+"""What a devnet's keepers put at stake."""
+
+
+def join_bond(home: Path, admin: str, amount: str) -> str:
+    """Send the joining transaction of a home and return its hash."""
     settings, spec, opened, contract = _open(home)
     owner = bytes.fromhex(admin.removeprefix("0x"))
     data = encode_call("Bonds", "join", owner, opened.peer_id)
-    value = wei_of(amount)
-    sent = trio.run(_send, settings, spec, opened.operator, contract, data, value)
-    _show(settings, spec, contract, opened.address, sent, as_json)
+    return trio.run(_send, settings, spec, opened.operator, contract, data, wei_of(amount))
 
 
 @app.command()

@@ -159,12 +159,21 @@ async def _up(
                     await trio.Path(report).write_text(json.dumps(value, indent=2) + "\n")
                 if keep:
                     progress.say(f"running in {folder}; Ctrl-C ends it")
-                    await Feeds(cluster, markets_of(cluster)).obey(folder)
+                    await Feeds(cluster, await _prices_now(cluster)).obey(folder)
         nursery.cancel_scope.cancel()
     if not value:
         progress.say("stopped")
         return 130
     return 0 if value.get("ok") else 1
+
+
+async def _prices_now(cluster: Cluster) -> dict[str, int]:
+    """Return the prices the keepers agree on, so that a kept devnet goes on from them."""
+    seen = await cluster.wait(
+        "agreed prices", lambda all_: all(v.get("prices") for v in all_.values()), 20
+    )
+    agreed: dict[str, int] = next(iter(seen.values()))["prices"]
+    return markets_of(cluster) | agreed
 
 
 async def _play(

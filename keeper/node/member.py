@@ -12,13 +12,15 @@ from keeper.compete.state import AwardState
 from keeper.compete.state import decode as decode_state
 from keeper.config import Config
 from keeper.legs import LegKind
+from keeper.margin.proof import dumps
 from keeper.node.parts import Parts
-from keeper.node.session import Session
+from keeper.node.session import Listeners, Session
 from keeper.node.trader import Trader
 from keeper.settle.awards import AwardRunner
 from keeper.settle.service import Carrier
 from keeper.snapshot.decisions import DecisionRule
 from keeper.snapshot.derive import Snapshot
+from keeper.snapshot.show import account_of, prove_account
 from keeper.venue.book import system_accounts
 from p2p.frost.keys import KeyShare
 from p2p.port import Topic
@@ -37,16 +39,20 @@ class MemberWork:
     def __init__(self, parts: Parts, config: Config, committee: Committee, share: KeyShare) -> None:
         self.parts = parts
         self.newest: Snapshot | None = None
+        self.sealed: Snapshot | None = None
+        self._group_key = int.from_bytes(share.group.x_only, "big")
         self._apart = system_accounts(parts.network)
         self.session = Session(
             parts,
             committee,
             share,
             rules(),
-            lambda: self.trader.hearing.seen(),
-            self._on_final,
-            self._on_seal,
-            {Topic.BIDS: lambda peer, frame: self.trader.take(peer, frame)},
+            Listeners(
+                lambda: self.trader.hearing.seen(),
+                self._on_final,
+                self._on_seal,
+                {Topic.BIDS: lambda peer, frame: self.trader.take(peer, frame)},
+            ),
         )
         name = config.policies.get("liquidation", "liquidation")
         self.trader = Trader(
@@ -87,6 +93,9 @@ class MemberWork:
         self.trader.on_final(snapshot)
 
     def _on_seal(self, view: int) -> None:
+        snapshot = self.newest
+        if snapshot is not None and snapshot.header.view == view:
+            self.sealed = snapshot
         self.carrier.poke()
         self.runner.poke()
 
@@ -103,6 +112,22 @@ class MemberWork:
             for leg in legs
         )
 
+    def account(self, account: bytes) -> dict[str, Any] | None:
+        """Return what the newest sealed snapshot says of an account."""
+        return None if self.sealed is None else account_of(self.sealed, account)
+
+    def proofs(self, account: bytes) -> list[str]:
+        """Return proof files of an account in the newest sealed snapshot; none if unknown."""
+        sealed = self.sealed
+        archived = None if sealed is None else self.parts.archive.get(sealed.header.view)
+        if sealed is None or archived is None or account not in sealed.book.registry:
+            return []
+        setting = self.session.setting
+        return [
+            dumps(fact)
+            for fact in prove_account(setting, sealed, archived, self._group_key, account)
+        ]
+
     def status(self) -> dict[str, Any]:
         """Return this epoch's part of the status page."""
         session, newest = self.session, self.newest
@@ -111,9 +136,9 @@ class MemberWork:
             "member": session.me,
             "members": session.committee.size,
             "view": session.core.view,
-            "final_view": session.progress.final_view,
-            "sealed_view": session.progress.sealed_view,
-            "evidence": session.progress.evidence,
+            "final_view": session.state.view,
+            "sealed_view": session.state.sealed_view,
+            "evidence": session.evidence,
             "policy_faults": dict(self.trader.host.faults),
             "bids": self.trader.bids,
         }

@@ -10,6 +10,7 @@ start ─▶ chains answer, indexes begin ─▶ registered epoch?
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
+from urllib.parse import parse_qs
 
 import structlog
 import trio
@@ -28,15 +29,18 @@ from keeper.metrics import Metrics
 from keeper.network import NetworkSpec
 from keeper.node import status
 from keeper.node.committee import Epoch, bonded_peers, candidates, committee_of, registered
+from keeper.node.follower import FollowerWork
 from keeper.node.genesis import Genesis, load_share, save_share
-from keeper.node.member import MemberWork
+from keeper.node.member import MemberWork, rules
 from keeper.node.parts import Parts
+from keeper.node.state import FinalState
 from keeper.observe.service import Watcher
 from keeper.observe.table import Table
 from keeper.parameters import Parameters
 from keeper.snapshot.archive import Archive
 from keeper.store import Store
 from keeper.units import ChainId
+from keeper.venue import bonds
 from keeper.web.server import Response, Server
 from p2p.agreement.evidence import Evidence
 from p2p.frost.keyfile import SAFE, Work
@@ -118,6 +122,7 @@ class Node:
         self.epoch: Epoch | None = None
         self.genesis: Genesis | None = None
         self.work: MemberWork | None = None
+        self.follower: FollowerWork | None = None
         self.evidence: list[Evidence] = []
 
     def _lane_keys(self) -> dict[tuple[ChainId, Lane], Any]:
@@ -265,11 +270,7 @@ class Node:
     generated: dict[str, Any] | None = None
 
     async def _one_epoch(self, epoch: Epoch, tables: Mapping[ChainId, Table]) -> None:
-        peers = bonded_peers(self.network, tables)
-        if self.keys.address not in epoch.members:
-            self.phase = "follower"
-            await trio.sleep(POLL_S)
-            return
+        peers = bonds.peers(self.network.chain(self.network.hub), tables[self.network.hub])
         members = tuple(Member(address, peers.get(address, b"")) for address in epoch.members)
         committee = committee_of(self.network, epoch.number, members)
         if committee.config != epoch.config:
@@ -279,6 +280,11 @@ class Node:
                 remedy="this node's descriptor or parameters differ from the network's: "
                 "copy network.json again from whoever deployed the contracts",
             )
+        if self.keys.address not in epoch.members:
+            self.phase = "follower"
+            self.follower = FollowerWork(self.parts, committee, epoch, rules(), lambda _: None)
+            await self.follower.run()
+            return
         password = self.config.password()
         share = await trio.to_thread.run_sync(load_share, self.config.keys, epoch.number, password)
         if share is None or int.from_bytes(share.group.x_only, "big") != epoch.group_key:
@@ -302,19 +308,35 @@ class Node:
                 self.metrics.exposition(), content_type="text/plain; version=0.0.4"
             ),
             "/status": lambda _: status.json_response(self.status()),
+            "/account": self._account,
+            "/proof": self._proof,
         }
+
+    def _account(self, query: str) -> Response:
+        """Answer /account?id=0x…: what the newest sealed snapshot says of it."""
+        account = _account_id(query)
+        value = None if self.work is None or account is None else self.work.account(account)
+        if value is None:
+            return Response(b'{"error": "no such account in the newest sealed snapshot"}', 404)
+        return status.json_response(value)
+
+    def _proof(self, query: str) -> Response:
+        """Answer /proof?id=0x…: proof files of an account."""
+        account = _account_id(query)
+        proofs = [] if self.work is None or account is None else self.work.proofs(account)
+        return status.json_response(proofs) if proofs else Response(b"[]", 404)
 
     def health(self) -> status.Health:
         """Return whether this node does its work, and why not."""
         linked = sum(row.connected and row.role.value == "committee" for row in self.p2p.peers())
-        progress = None if self.work is None else self.work.session.progress
+        state = self._state()
         needed = 0 if self.work is None else self.work.session.committee.quorum - 1
         return status.judge(
             self.phase,
             {chain: watcher.trouble for chain, watcher in self.watchers.items()},
             status.now(),
-            progress.final_at if progress and progress.finals else None,
-            progress.sealed_at if progress and progress.seals else None,
+            state.final_at if state else None,
+            state.sealed_at if state else None,
             linked,
             needed,
         )
@@ -360,9 +382,25 @@ class Node:
                 for row in self.p2p.peers()
             ],
         }
-        if self.work is not None:
-            value |= self.work.status()
+        work = self.work or self.follower
+        if work is not None:
+            value |= work.status()
         return value
+
+    def _state(self) -> FinalState | None:
+        if self.work is not None:
+            return self.work.session.state
+        return None if self.follower is None else self.follower.state
+
+
+def _account_id(query: str) -> bytes | None:
+    """Return the account of a query `id=0x…`, or None when it is none."""
+    found = parse_qs(query).get("id", [""])[0].removeprefix("0x")
+    try:
+        raw = bytes.fromhex(found)
+    except ValueError:
+        return None
+    return raw if len(raw) == 32 else None
 
 
 async def check_endpoint(chain: ChainId, url: str) -> None:

@@ -1,29 +1,23 @@
-"""One epoch of one member: agreement, seals, observations and what follows from final views.
+"""One epoch of one member: agreement, seals and observations, composed.
 
-    AgreementService ─ Finalized ─▶ application state ─▶ archive ─▶ seal ─▶ carrier, bidder, status
-                     ─ Jumped, or a final block this node could not derive ─▶ state from a peer
-
-The state after a final block comes from deriving it; where that is impossible (this node was away,
-or its chains lagged), the block's header is certified and names the book's hash, so the book may
-come from anybody.
+watchers ─▶ observer ─▶ AgreementService ─ Finalized ─▶ FinalState ─▶ carrier, bidder, status
+                               │                             ▲
+                               └── root of a final view ─▶ SealService ─ seal
 """
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
 import trio
 
-from keeper.errors import RemoteFault
-from keeper.hashing import keccak
 from keeper.node.observer import Observer, Seen
 from keeper.node.parts import Parts
+from keeper.node.state import FinalState
 from keeper.observe.service import Watcher
 from keeper.observe.table import Table
 from keeper.reasons import Reason
-from keeper.snapshot.application import SnapshotApplication, open_payload
-from keeper.snapshot.book import book_from_bytes
+from keeper.snapshot.application import SnapshotApplication
 from keeper.snapshot.decisions import CutBlock, DecisionRule
 from keeper.snapshot.derive import Setting, Snapshot
 from keeper.units import ChainId
@@ -37,7 +31,7 @@ from p2p.frost.service import Final, Frame, SealService
 from p2p.frost.signer import Sealed, Setup
 from p2p.frost.signer import Signer as SealSigner
 from p2p.frost.signlock import SqliteSignLock
-from p2p.port import Road
+from p2p.port import Topic
 from p2p.service import AgreementService, Channel, Take, verdict_of
 from p2p.sync import HistoryServer
 from p2p.types import Committee, SignedObservation
@@ -45,8 +39,8 @@ from p2p.verdicts import ACCEPT, Verdict
 
 log = structlog.get_logger(__name__)
 
-STATE_PATIENCE_S = 2.0
-"""How long one peer may take to hand over a book."""
+OWN_OBSERVATIONS = 8
+"""Own observations waiting for a busy agreement: four seconds of half-second ticks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,22 +54,40 @@ class IndexTables:
         return self.watchers[ref.chain].index.at(ref.number, ref.hash, ref.account_root)
 
 
-@dataclass(slots=True)
-class Progress:
-    """What the status page shows of an epoch."""
+def setting_of(parts: Parts, committee: Committee, rules: tuple[DecisionRule, ...]) -> Setting:
+    """Return the constants of an epoch."""
+    return Setting(
+        parts.network,
+        parts.parameters,
+        parts.network.digest(),
+        committee.epoch,
+        committee.config,
+        tuple(member.address for member in committee.members),
+        committee.faults,
+        committee.quorum,
+        rules,
+    )
 
-    final_view: int = 0
-    final_at: float = 0.0
-    sealed_view: int = 0
-    sealed_at: float = 0.0
-    finals: int = 0
-    seals: int = 0
-    skipped: int = 0
-    evidence: list[str] = field(default_factory=list)
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Whom a session tells, and asks.
+
+    Args:
+        seen: what the bidder heard, for observations.
+        on_final: gets the snapshot of every final view, in order.
+        on_seal: gets the view of every seal.
+        takes: who takes frames of other topics and channels.
+    """
+
+    seen: Seen
+    on_final: Callable[[Snapshot], None]
+    on_seal: Callable[[int], None]
+    takes: Mapping[str | Channel, Take] = field(default_factory=dict)
 
 
 class Session:
-    """Runs one epoch."""
+    """Runs one epoch as a member."""
 
     def __init__(
         self,
@@ -83,10 +95,7 @@ class Session:
         committee: Committee,
         share: KeyShare,
         rules: tuple[DecisionRule, ...],
-        seen: Seen,
-        on_final: Callable[[Snapshot], None],
-        on_seal: Callable[[int], None],
-        takes: Mapping[str | Channel, Take],
+        listeners: Listeners,
     ) -> None:
         """Compose the epoch; nothing runs yet.
 
@@ -95,44 +104,33 @@ class Session:
             committee: the members.
             share: this member's key share.
             rules: decision rules in order.
-            seen: what the bidder heard, for observations.
-            on_final: gets the snapshot of every final view, in order.
-            on_seal: gets the view of every seal.
-            takes: who takes frames of other topics and channels.
+            listeners: whom to tell.
+
+        Raises:
+            ValueError: this keeper is not in the committee.
         """
         index = committee.index_of(parts.keys.address)
         if index is None:
             raise ValueError("this keeper is not in the committee")
         self.parts, self.committee, self.me = parts, committee, index
-        self.setting = Setting(
-            parts.network,
-            parts.parameters,
-            parts.network.digest(),
-            committee.epoch,
-            committee.config,
-            tuple(member.address for member in committee.members),
-            committee.faults,
-            committee.quorum,
-            rules,
-        )
-        self.progress = Progress()
-        self._on_final, self._on_seal = on_final, on_seal
+        self.setting = setting_of(parts, committee, rules)
         self.application = SnapshotApplication(self.setting, IndexTables(parts.watchers))
+        self.state = FinalState(
+            self.application,
+            parts.archive,
+            parts.p2p,
+            lambda: [m.peer_id for m in committee.members if m.address != parts.keys.address],
+            listeners.on_final,
+            listeners.on_seal,
+        )
         self._log = StoreLog(parts.store)
         signer = EcdsaSigner(parts.keys.operator)
-        tick_s = parts.network.tick_ms / 1000
-        self.core = Agreement(
-            committee,
-            index,
-            signer,
-            self.application,
-            self._log,
-            Timing(
-                genesis=parts.network.genesis_time_ms / 1000,
-                tick_s=tick_s,
-                bound_s=parts.bound_s,
-            ),
+        timing = Timing(
+            genesis=parts.network.genesis_time_ms / 1000,
+            tick_s=parts.network.tick_ms / 1000,
+            bound_s=parts.bound_s,
         )
+        self.core = Agreement(committee, index, signer, self.application, self._log, timing)
         self._seals = self._seal_service(share)
         self.agreement = AgreementService(
             self.core,
@@ -140,23 +138,20 @@ class Session:
             self._log,
             self._tell,
             lambda signed: self.application.check_observation(signed) is None,
-            {**takes, Channel.SEALING: self._take_seal_frame},
+            {**listeners.takes, Channel.SEALING: self._take_seal_frame},
         )
         self._observer = Observer(
-            parts.network, committee, signer, parts.watchers, seen, self._observed
+            parts.network, committee, signer, parts.watchers, listeners.seen, self._observed
         )
-        self._own, self._own_take = trio.open_memory_channel[SignedObservation](8)
-        self._early: dict[int, tuple[int, int, int]] = {}
-        self._lost: dict[int, Finalized] = {}
-        self._lost_wake = trio.Event()
+        self._own, self._own_take = trio.open_memory_channel[SignedObservation](OWN_OBSERVATIONS)
+        self.evidence = 0
         HistoryServer(self._log, lambda: committee.epoch).attach(parts.p2p)
-        parts.p2p.serve(Road.STATE, self._answer_state)
         self._final_gauge = parts.metrics.gauge("keeper_final_view", "Newest final view.")
         self._seal_gauge = parts.metrics.gauge("keeper_sealed_view", "Newest sealed view.")
-        self._faults = parts.metrics.counter(
+        self._refused = parts.metrics.counter(
             "keeper_peer_refusals_total", "Messages of members refused.", ("reason",)
         )
-        self._skips = parts.metrics.counter(
+        self._noted = parts.metrics.counter(
             "keeper_views_noted_total", "What happened in views besides finality.", ("event",)
         )
 
@@ -184,23 +179,23 @@ class Session:
     async def run(self) -> None:
         """Take part in the epoch until cancelled."""
         restored = self._log.restore(self.committee.epoch, self.committee.config)
-        if not restored.opened and restored.final is None and self._fresh():
+        if not restored.opened and restored.final is None and self._never_voted():
             self._log.write((Opened(self.committee.config),))
-        self._restore_state()
+        self.state.resume(self.committee.epoch)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._seals.run)
             await nursery.start(self.agreement.run)
             nursery.start_soon(self._observer.run)
             nursery.start_soon(self._publish_own)
-            nursery.start_soon(self._fetch_lost)
+            nursery.start_soon(self.state.run)
+            nursery.start_soon(self._retry_restored)
             for watcher in self.parts.watchers.values():
-                nursery.start_soon(self._retry_on, watcher)
+                nursery.start_soon(self._retry_indexed, watcher)
 
-    def _fresh(self) -> bool:
-        """Return whether this epoch began with this process: no one can hold an older vote of us.
+    def _never_voted(self) -> bool:
+        """Return whether no earlier life of this home can have voted in this epoch.
 
-        A key share that was generated in this home, and a log in the same home that never held a
-        vote, are of the same age; a lost log leaves the marker behind.
+        A marker beside the keys outlives a lost database: with it, an empty log is a lost log.
         """
         marker = self.parts.home / "keys" / f"epoch-{self.committee.epoch}.voted"
         if marker.exists():
@@ -208,22 +203,16 @@ class Session:
         marker.write_text("this keeper has voted in this epoch; keep its database with its keys\n")
         return True
 
-    def _restore_state(self) -> None:
-        """Go on from the archived book of the newest final view, where there is one."""
-        newest, held = self.parts.archive.newest(), self.parts.archive.newest_book()
-        if newest is None or held is None or newest.header.view != held[0]:
-            return
-        if newest.header.epoch != self.committee.epoch or held[1].hash() != newest.header.book_hash:
-            return
-        snapshot = Snapshot(newest.header, held[1], newest.decisions, {}, {}, newest.root)
-        self.application.restore(newest.digest, snapshot)
-        self.progress.final_view = newest.header.view
-
-    async def _retry_on(self, watcher: Watcher) -> None:
+    async def _retry_indexed(self, watcher: Watcher) -> None:
         """Ask the application again whenever a block is indexed."""
         while True:
             await watcher.moved.wait()
-            self._adopt_lost()
+            self.state.retry()
+            await self.agreement.retry()
+
+    async def _retry_restored(self) -> None:
+        while True:
+            await self.state.restored.wait()
             await self.agreement.retry()
 
     # observations
@@ -236,116 +225,27 @@ class Session:
 
     async def _publish_own(self) -> None:
         while True:
-            signed = await self._own_take.receive()
-            await self.agreement.observe(signed)
+            await self.agreement.observe(await self._own_take.receive())
 
-    # finality
+    # what the agreement tells
 
     def _tell(self, effect: Effect) -> None:
         match effect:
-            case Finalized():
-                self._final(effect)
+            case Finalized(view=view, root=root):
+                self._seals.offer(Final(view, root))
+                self.state.take(effect)
+                self._final_gauge.set(self.state.view)
             case Jumped(_, view, _):
                 log.warning("jumped", view=view)
             case Equivocated(evidence):
-                self.progress.evidence.append(str(evidence))
+                self.evidence += 1
                 self.parts.on_evidence(evidence)
             case Refused(_, reason):
-                self._faults.labels(reason.value).inc()
+                self._refused.labels(reason.value).inc()
             case Noted(_, event):
-                self._skips.labels(event).inc()
+                self._noted.labels(event).inc()
             case _:
                 pass
-
-    def _final(self, effect: Finalized) -> None:
-        self._seals.offer(Final(effect.view, effect.root))
-        snapshot = self.application.states.get(effect.digest)
-        if snapshot is None:
-            self.application.adopt(
-                effect.digest,
-                effect.parent,
-                effect.view,
-                effect.tick,
-                effect.observations,
-                effect.payload,
-            )
-            snapshot = self.application.states.get(effect.digest)
-        if snapshot is None:
-            self._lost[effect.view] = effect
-            self._lost_wake.set()
-            return
-        self._finish(effect.digest, snapshot)
-
-    def _finish(self, digest: bytes, snapshot: Snapshot) -> None:
-        view = snapshot.header.view
-        for older in [one for one in self._lost if one <= view]:
-            del self._lost[older]
-        if view <= self.progress.final_view:
-            return
-        self.parts.archive.add(digest, snapshot, _now_ms())
-        pending = self._early.pop(view, None)
-        if pending is not None:
-            self.parts.archive.add_seal(view, pending, _now_ms())
-        self.progress.final_view, self.progress.final_at = view, trio.current_time()
-        self.progress.finals += 1
-        self._final_gauge.set(view)
-        self._on_final(snapshot)
-        if pending is not None:
-            self._on_seal(view)
-
-    # state this node could not derive
-
-    def _adopt_lost(self) -> None:
-        for view in sorted(self._lost):
-            effect = self._lost.get(view)
-            if effect is not None:
-                self._final(effect)
-
-    async def _fetch_lost(self) -> None:
-        """Fetch the book of the newest final block whose state is missing, from peers in turn."""
-        while True:
-            await self._lost_wake.wait()
-            await trio.sleep(STATE_PATIENCE_S / 2)
-            self._adopt_lost()
-            if not self._lost:
-                self._lost_wake = trio.Event()
-                continue
-            effect = self._lost[max(self._lost)]
-            for member in self.committee.members:
-                if member.address != self.parts.keys.address and await self._fetch(
-                    member.peer_id, effect
-                ):
-                    break
-
-    async def _fetch(self, peer: bytes, effect: Finalized) -> bool:
-        opened = open_payload(effect.payload)
-        if opened is None:
-            return False
-        header, decisions, _ = opened
-        try:
-            with trio.fail_after(STATE_PATIENCE_S):
-                raw = await self.parts.p2p.request(peer, Road.STATE, header.view.to_bytes(8, "big"))
-            if keccak(raw) != header.book_hash:
-                return False
-            book = book_from_bytes(raw)
-        except (trio.TooSlowError, RemoteFault, ValueError):
-            return False
-        snapshot = Snapshot(header, book, decisions, {}, {}, effect.root)
-        self.application.restore(effect.digest, snapshot)
-        self._finish(effect.digest, snapshot)
-        await self.agreement.retry()
-        log.info("state_restored", view=header.view)
-        return True
-
-    def _answer_state(self, peer: bytes, frame: bytes) -> bytes:
-        """Return the book after a view, or nothing where it is not held."""
-        if len(frame) != 8:
-            raise RemoteFault(peer.hex(), Reason.MALFORMED, "not a view")
-        view = int.from_bytes(frame, "big")
-        for snapshot in self.application.states.values():
-            if snapshot.header.view == view:
-                return snapshot.book.encode()
-        return b""
 
     # seals
 
@@ -357,25 +257,20 @@ class Session:
         return ACCEPT
 
     def _sealed(self, sealed: Sealed) -> None:
-        numbers = sealed.signature.evm()
-        self.progress.seals += 1
-        self.progress.sealed_view = max(self.progress.sealed_view, sealed.view)
-        self.progress.sealed_at = trio.current_time()
-        self._seal_gauge.set(self.progress.sealed_view)
-        if self.parts.archive.get(sealed.view) is None:
-            self._early[sealed.view] = numbers
-            for old in sorted(self._early)[:-64]:
-                del self._early[old]
-            return
-        self.parts.archive.add_seal(sealed.view, numbers, _now_ms())
-        self._on_seal(sealed.view)
+        self.state.take_seal(sealed.view, sealed.signature.evm())
+        self._seal_gauge.set(self.state.sealed_view)
+        leader = leader_of(self.committee.config, sealed.view, self.committee.size)
+        if self.me == leader:
+            frame = pack_seal(sealed.epoch, sealed.view, sealed.root, sealed.signature.bip340())
+            self.parts.p2p.publish(Topic.SEALS, frame)
 
     def _seal_fault(self, member: int, reason: Reason) -> None:
         self.parts.p2p.report(self.committee.members[member].peer_id, verdict_of(reason))
 
 
-def _now_ms() -> int:
-    return int(time.time() * 1000)
+def pack_seal(epoch: int, view: int, root: bytes, signature: bytes) -> bytes:
+    """Return the 108 bytes of a seal as followers hear it: epoch, view, root, BIP340 signature."""
+    return epoch.to_bytes(4, "big") + view.to_bytes(8, "big") + root + signature
 
 
 class _SealRoad:

@@ -16,7 +16,7 @@ from keeper.units import ChainId
 
 VERSION = 1
 
-_TYPE = (
+HEADER_TYPE = (
     "SnapshotHeader(uint16 version,uint32 epoch,uint64 view,uint64 tick,bytes32 previous,"
     "bytes32 parameters,bytes32 cut,bytes32 prices,bytes32 state,bytes32 watch,bytes32 book,"
     "int256 equity,uint256 imr,uint256 mmr,uint64 accounts)"
@@ -57,27 +57,7 @@ class Header:
 
     def hash(self) -> bytes:
         """Return the header hash, the payload of the Header leaf."""
-        return abi_hash(
-            _TYPES,
-            (
-                type_hash(_TYPE),
-                self.version,
-                self.epoch,
-                self.view,
-                self.tick,
-                self.previous,
-                self.parameters,
-                cut_hash(self.cut),
-                self.price_root,
-                self.state_root,
-                self.watch_root,
-                self.book_hash,
-                self.totals.equity,
-                self.totals.imr,
-                self.totals.mmr,
-                self.totals.accounts,
-            ),
-        )
+        return abi_hash(_TYPES, (type_hash(HEADER_TYPE), *header_values(self)))
 
     def to_row(self) -> list[object]:
         """Return plain values for msgpack; `from_row` reads them back."""
@@ -99,6 +79,27 @@ class Header:
             [str(number) for number in (self.totals.equity, self.totals.imr, self.totals.mmr)],
             self.totals.accounts,
         ]
+
+
+def header_values(header: Header) -> tuple[int | bytes, ...]:
+    """Return the values of `HEADER_TYPE` in order."""
+    return (
+        header.version,
+        header.epoch,
+        header.view,
+        header.tick,
+        header.previous,
+        header.parameters,
+        cut_hash(header.cut),
+        header.price_root,
+        header.state_root,
+        header.watch_root,
+        header.book_hash,
+        header.totals.equity,
+        header.totals.imr,
+        header.totals.mmr,
+        header.totals.accounts,
+    )
 
 
 def cut_hash(cut: tuple[CutBlock, ...]) -> bytes:
