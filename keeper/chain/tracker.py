@@ -38,6 +38,7 @@ class Tracker:
         self._chain: list[Header] = []
         self._index: dict[bytes, int] = {}
         self._branch: list[Header] = []
+        self._alien = b""
         self.final: Header | None = None
 
     @property
@@ -107,7 +108,7 @@ class Tracker:
     def finalize(self, header: Header) -> tuple[Event, ...]:
         """Take what the finality rule says is final; only a tracked, newer block counts.
 
-        A block that is called final and contradicts the tracked chain is a DeepReorg.
+        A block that is called final and contradicts the tracked chain is a DeepReorg, said once.
         """
         if self.final is not None and header.ref.number <= self.final.ref.number:
             return ()
@@ -115,6 +116,9 @@ class Tracker:
         if tracked is not None:
             self.final = tracked
             return (Finalized(tracked.ref),)
+        if header.ref.hash == self._alien:
+            return ()
         if self._chain and self._offset <= header.ref.number <= self._chain[-1].ref.number:
+            self._alien = header.ref.hash
             return (DeepReorg(header.ref, tracked=True),)
         return ()

@@ -98,6 +98,7 @@ def test_a_final_block_that_contradicts_the_window_is_a_deep_reorg() -> None:
         drive(tracker, world, world.step(0, 1))
     alien = header(4, b"\x01" * 32, 9)
     assert tracker.finalize(alien) == (DeepReorg(alien.ref, tracked=True),)
+    assert tracker.finalize(alien) == (), "it is said once"
     assert tracker.finalize(header(99, bytes(32), 9)) == ()
     assert tracker.finalize(world.chain[5]) == (Finalized(world.chain[5].ref),)
     assert tracker.finalize(world.chain[4]) == ()
