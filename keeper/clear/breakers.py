@@ -6,8 +6,8 @@
 The rule's state is the board, the prices of the last five minutes, and the last blocks it was cut
 at: if more than f members see another final block there, the chain broke its finality. A change is
 decided when a chain knows another level than the board says; while one is in flight for a scope and
-action only a stricter one is added. A curse is left alone once the chain holds it: governance lifts it there, and
-the board follows the chain. Source: docs/margin.md.
+action only a stricter one is added. A curse is left alone once the chain holds it: governance lifts
+it there, and the board follows the chain. Source: docs/margin.md.
 """
 
 from collections.abc import Iterable, Mapping

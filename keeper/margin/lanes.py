@@ -144,15 +144,14 @@ def _big_endian(x):  # type: ignore[no-untyped-def]  # numba compiles it
 
 
 @nb.njit(cache=True, boundscheck=False, error_model="numpy")
-def _pair(level, zero, out, iota):  # type: ignore[no-untyped-def]  # numba compiles it
+def _pair(level, count, zero, parents, out, iota):  # type: ignore[no-untyped-def]  # numba compiles it
     state = np.zeros(25 * LANES, np.uint64)
-    count = level.shape[0]
-    nodes = out.shape[0]
+    nodes = parents.shape[0]
     for start in range(0, nodes, LANES):
         state[:] = np.uint64(0)
         lanes = min(LANES, nodes - start)
         for i in range(lanes):
-            left, right = 2 * (start + i), 2 * (start + i) + 1
+            left, right = 2 * parents[start + i], 2 * parents[start + i] + 1
             swapped = False
             for w in range(4):
                 a = _big_endian(level[left, w])
@@ -169,12 +168,19 @@ def _pair(level, zero, out, iota):  # type: ignore[no-untyped-def]  # numba comp
         _permute(state, iota)
         for i in range(lanes):
             for w in range(4):
-                out[start + i, w] = state[w * LANES + i]
+                out[parents[start + i], w] = state[w * LANES + i]
+
+
+def hash_parents(
+    level: Words, count: int, zero: bytes, parents: npt.NDArray[np.int64], above: Words
+) -> None:
+    """Write some parents of a level's first `count` nodes (n × 4 words) into the level above."""
+    _pair(level, count, np.frombuffer(zero, np.uint64), parents, above, _IOTA)
 
 
 def parent_rows(level: Bytes, zero: bytes) -> Bytes:
     """Return the parents of a level of nodes (n × 32), a missing last one being `zero`."""
     out = np.empty(((len(level) + 1) // 2, 4), np.uint64)
     words = np.ascontiguousarray(level).view(np.uint64)
-    _pair(words, np.frombuffer(zero, np.uint64), out, _IOTA)
+    hash_parents(words, len(words), zero, np.arange(len(out)), out)
     return out.view(np.uint8)

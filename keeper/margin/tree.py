@@ -74,14 +74,35 @@ def zero_roots(depth: int) -> list[bytes]:
     return roots
 
 
-HashMany = Callable[[list[bytes]], list[bytes]]
-"""Hashes sorted pairs of 64 bytes each."""
+def check_changes(
+    changes: Mapping[int, bytes],
+    indices: Sequence[int],
+    count: int,
+    known: set[bytes],
+    leaf: Callable[[int], bytes],
+) -> set[bytes]:
+    """Return the leaves that changes replace, or refuse the changes.
 
+    Args:
+        changes: leaves by index.
+        indices: the sorted indices of them.
+        count: leaves of the tree so far.
+        known: all its leaves but zero ones.
+        leaf: its leaf at an index.
 
-def hash_each(pairs: list[bytes]) -> list[bytes]:
-    """Return the digest of every pair, one by one."""
-    hashed = keccak
-    return [hashed(pair) for pair in pairs]
+    Raises:
+        ValueError: an index leaves a gap, or a leaf is already there.
+    """
+    new = [index for index in indices if index >= count]
+    if indices[0] < 0 or new != list(range(count, count + len(new))):
+        raise ValueError(f"a leaf would leave a gap after {count}")
+    going = {leaf(index) for index in indices if index < count}
+    coming = [one for one in changes.values() if one != ZERO]
+    if len(set(coming)) != len(coming):
+        raise ValueError("a leaf occurs twice")
+    if any(one in known and one not in going for one in coming):
+        raise ValueError("a leaf is already there")
+    return going
 
 
 class Tree:
@@ -91,29 +112,17 @@ class Tree:
     a node whose leaves are all missing is not stored; no leaf that is not zero occurs twice.
     """
 
-    def __init__(
-        self, leaves: Iterable[bytes] = (), depth: int = 0, hash_many: HashMany | None = None
-    ) -> None:
+    def __init__(self, leaves: Iterable[bytes] = (), depth: int = 0) -> None:
         first = list(leaves)
         distinct = set(first)
         if len(distinct) - (ZERO in distinct) != len(first) - first.count(ZERO):
             raise ValueError("a leaf occurs twice")
         self.depth = max(depth, (len(first) - 1).bit_length() if first else 0)
         self._leaves = distinct - {ZERO}
-        self._hash_many = hash_many or hash_each
         self._zeros = zero_roots(self.depth + 1)
         self._levels = [first]
         for height in range(self.depth):
             self._levels.append(parents_of(self._levels[height], self._zeros[height]))
-
-    @classmethod
-    def of_levels(cls, levels: list[list[bytes]], hash_many: HashMany) -> "Tree":
-        """Return a tree over levels that were hashed elsewhere, leaves first."""
-        tree = cls(depth=len(levels) - 1, hash_many=hash_many)
-        tree._levels, tree._leaves = levels, set(levels[0]) - {ZERO}
-        if len(tree._leaves) + levels[0].count(ZERO) != len(levels[0]):
-            raise ValueError("a leaf occurs twice")
-        return tree
 
     def __len__(self) -> int:
         return len(self._levels[0])
@@ -145,32 +154,19 @@ class Tree:
         if not changes:
             return self.root
         indices = sorted(changes)
-        self._check(changes, indices)
         base = self._levels[0]
+        self._leaves -= check_changes(changes, indices, len(base), self._leaves, base.__getitem__)
         while indices[-1] >> self.depth:
             self._grow()
         for index in indices:
             if index == len(base):
                 base.append(changes[index])
             else:
-                self._leaves.discard(base[index])
                 base[index] = changes[index]
         self._leaves.update(leaf for leaf in changes.values() if leaf != ZERO)
         for height in range(self.depth):
             indices = self._raise_level(height, indices)
         return self.root
-
-    def _check(self, changes: Mapping[int, bytes], indices: Sequence[int]) -> None:
-        base = self._levels[0]
-        new = [index for index in indices if index >= len(base)]
-        if new != list(range(len(base), len(base) + len(new))):
-            raise ValueError(f"leaf {new[0]} would leave a gap after {len(base)}")
-        going = {base[index] for index in indices if index < len(base)}
-        coming = [leaf for leaf in changes.values() if leaf != ZERO]
-        if len(set(coming)) != len(coming):
-            raise ValueError("a leaf occurs twice")
-        if any(leaf in self._leaves and leaf not in going for leaf in coming):
-            raise ValueError("a leaf is already there")
 
     def _grow(self) -> None:
         self._levels.append(parents_of(self._levels[self.depth], self._zeros[self.depth]))
@@ -193,8 +189,9 @@ class Tree:
             below.pop()
         if parents[-1] >= len(above):
             above.extend([ZERO] * (parents[-1] + 1 - len(above)))
-        for parent, value in zip(parents, self._hash_many(pairs), strict=True):
-            above[parent] = value
+        hashed = keccak
+        for parent, pair in zip(parents, pairs, strict=True):
+            above[parent] = hashed(pair)
         return parents
 
     def proof(self, index: int) -> list[bytes]:

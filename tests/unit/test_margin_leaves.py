@@ -33,8 +33,28 @@ def test_every_way_to_the_root_agrees(count: int) -> None:
     fast = state_tree(book)
     assert tree.root == fast.root == state_root(book) == state_root(book, "numba")
     assert fast.update({count // 2: keccak(b"x")}) == tree.update({count // 2: keccak(b"x")})
-    many = {i: keccak(b"many %d" % i) for i in range(1, count + 90, 1)}
+    many = {i: keccak(b"many %d" % i) for i in range(1, count + 90)}
     assert fast.update(many) == tree.update(many)
+    for i in (0, count, len(tree) - 1):
+        assert fast.leaf(i) == tree.leaf(i)
+        assert fast.proof(i) == tree.proof(i)
+    some = {i: keccak(b"some %d" % i) for i in range(0, len(tree), 5)}
+    assert fast.update(some) == tree.update(some)
+    one = {len(tree): keccak(b"one")}
+    assert fast.update(one) == tree.update(one)
+    for wrong, why in (
+        ({0: tree.leaf(1)}, "already there"),
+        ({len(tree) + 1: keccak(b"far")}, "gap"),
+        ({-1: keccak(b"before")}, "gap"),
+        ({0: keccak(b"n"), 1: keccak(b"n")}, "twice"),
+    ):
+        for refusing in (fast, tree):
+            with pytest.raises(ValueError, match=why):
+                refusing.update(wrong)
+    with pytest.raises(IndexError):
+        fast.proof(len(tree))
+    assert fast.root == tree.root
+    assert len(fast) == len(tree)
     assert verify(fast.root, fast.leaf(0), fast.proof(0))
 
 
