@@ -53,7 +53,7 @@ from p2p.types import Committee, Member
 log = structlog.get_logger(__name__)
 
 POLL_S = 0.5
-CONNECT_S = 20.0
+CONNECT_S = 10.0
 """How long an RPC may take to answer for the first time before the node gives up with a reason."""
 
 
