@@ -212,7 +212,7 @@ def main() -> None:
             peer = noble(t, n)
             at_least(f"whole signing, noble / ours {name}", peer["signing"] / whole, "x", RATIO)
             figure(f"DKG, noble / ours {name}", peer["dkg"] / generation, "x")
-    figure("Ed25519 signer 11/16", Bench(11, 16, ED25519).signer_ms(), "ms", "<= 3")
+    at_most("Ed25519 signer 11/16", Bench(11, 16, ED25519).signer_ms(), "ms", 3.0)
     if reason is not None:
         figure(f"noble was not measured: {reason}", 0, "")
 
