@@ -20,7 +20,7 @@ app = typer.Typer()
 
 @app.command()
 def risk(
-    tick: Annotated[Path, typer.Argument(help="A tick file, as the node writes it.")],
+    tick: Annotated[Path, typer.Argument(help="A tick file (keeper.margin.dump).")],
     depth: Annotated[
         int, typer.Option(min=1, help="Dollars that move the market by a factor e.")
     ] = 100_000_000,

@@ -94,7 +94,7 @@ def load(raw: bytes, where: str = "") -> TickFile:
         raise LocalError(
             f"not a tick file: {error}",
             where=where,
-            remedy="write one with the node's status server or `keeper.margin.dump.dump`",
+            remedy="`keeper.margin.dump.dump` writes such a file",
         ) from error
 
 
