@@ -16,7 +16,7 @@ docs/competition.md.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from keeper.compete.auction import Frozen, Offer, freeze, reported_reveals, settle
+from keeper.compete.auction import Offer, freeze, reported_reveals, settle
 from keeper.compete.bids import BidVector, decode_reveal
 from keeper.compete.bond import Stakes, stakes
 from keeper.compete.decisions import award_decision, healed_decision, penalty_decision
@@ -38,8 +38,10 @@ from keeper.venue.awards import EXECUTED, NO_SHOW, VOIDED
 from keeper.venue.book import system_accounts
 from keeper.venue.records import leaf_used, word
 
-REVEAL_VIEWS = 2
-"""Views in which a frozen commitment may be opened: the second is for a reveal that was delayed."""
+COMMIT_VIEWS = 3
+"""Views in which a round may be frozen: who learns of finality a tick late still competes."""
+REVEAL_VIEWS = 4
+"""Views in which a frozen commitment may be opened; more than one only when reveals are delayed."""
 MAX_AWARDS_PER_VIEW = 64
 MAX_PENALTIES_PER_VIEW = 32
 MAX_VOIDS_PER_VIEW = 32
@@ -98,9 +100,7 @@ class Step:
         awards = self._follow_awards()
         revealing, vectors = self._reveal()
         stake = stakes(self.context, awards, self.penalties, self.no_shows)
-        frozen = self._freeze(stake)
-        if frozen.commitments:
-            revealing.append(Round(self.before.collecting, frozen.commitments))
+        late = self._freeze(stake, revealing)
         engine = engine_at(self.context)
         tasks = self._tasks(engine, awards)
         tasks, won = self._award(tasks, vectors, stake, len(awards))
@@ -109,6 +109,7 @@ class Step:
         needed = bool(tasks) or self._anyone_near()
         state = AwardState(
             collecting=self.context.view if needed else 0,
+            late=late,
             revealing=tuple(revealing),
             tasks=tuple(tasks),
             awards=tuple(awards),
@@ -206,15 +207,20 @@ class Step:
                 self._fine(bidder, commitment)
         return vectors
 
-    def _freeze(self, stake: Stakes) -> Frozen:
-        if not self.before.collecting:
-            return Frozen((), ())
-        frozen = freeze(
-            self.context.observed, self.before.collecting, self.context.faults, stake.eligible()
-        )
-        for bidder, commitment in frozen.cheats:
-            self._fine(bidder, commitment)
-        return frozen
+    def _freeze(self, stake: Stakes, revealing: list[Round]) -> tuple[int, ...]:
+        """Freeze every round somebody committed to; return the rounds that go on waiting."""
+        waiting = []
+        for view in (*self.before.late, self.before.collecting):
+            if view == 0:
+                continue
+            frozen = freeze(self.context.observed, view, self.context.faults, stake.eligible())
+            for bidder, commitment in frozen.cheats:
+                self._fine(bidder, commitment)
+            if frozen.commitments:
+                revealing.append(Round(view, frozen.commitments))
+            elif not frozen.cheats:
+                waiting.append(view)
+        return tuple(waiting[1 - COMMIT_VIEWS :])
 
     def _fine(self, bidder: bytes, commitment: bytes) -> None:
         amount = self.rules.no_reveal_penalty * self.rules.bond_per_unit

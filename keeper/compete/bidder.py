@@ -143,7 +143,7 @@ class Bidder:
             state: its competition state.
         """
         reveals = []
-        running = {state.collecting}
+        running = {state.collecting, *state.late}
         for one in state.revealing:
             running.add(one.view)
             vector = self.vectors.get(one.view)

@@ -83,6 +83,7 @@ class AwardState:
 
     Args:
         collecting: view whose round takes commitments now; 0: none.
+        late: older rounds for which no commitment was reported yet, oldest first.
         revealing: frozen rounds, oldest first.
         tasks: open and not awarded, riskiest first.
         awards: open awards, sorted by task id.
@@ -94,6 +95,7 @@ class AwardState:
     """
 
     collecting: int = 0
+    late: tuple[int, ...] = ()
     revealing: tuple[Round, ...] = ()
     tasks: tuple[Task, ...] = ()
     awards: tuple[OpenAward, ...] = ()
@@ -108,6 +110,7 @@ class AwardState:
         packed: bytes = msgpack.packb(
             [
                 self.collecting,
+                self.late,
                 [[r.view, r.frozen, r.opened, r.age] for r in self.revealing],
                 [_task_row(task) for task in self.tasks],
                 [_award_row(award) for award in self.awards],
@@ -148,9 +151,10 @@ def decode(raw: bytes) -> AwardState:
     """
     try:
         row = msgpack.unpackb(raw, use_list=False)
-        collecting, revealing, tasks, awards, recent, no_shows, windows, charges, nonce = row
+        collecting, late, revealing, tasks, awards, recent, no_shows, windows, charges, nonce = row
         return AwardState(
             collecting,
+            late,
             tuple(Round(*one) for one in revealing),
             tuple(_task(one) for one in tasks),
             tuple(_award(one) for one in awards),

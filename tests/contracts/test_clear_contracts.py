@@ -11,7 +11,7 @@ from keeper.clear.conservation import imbalances
 from keeper.clear.credit import CreditRule
 from keeper.clear.release import ReleaseRule
 from keeper.clear.transfer import TransferRule
-from keeper.compete.award import AwardRule
+from keeper.compete.award import REVEAL_VIEWS, AwardRule
 from keeper.compete.bids import Bid, make_vector
 from keeper.compete.state import AwardState, decode
 from keeper.devnet.wallet import created
@@ -308,8 +308,8 @@ def test_penalty_of_a_closed_commitment_is_taken_on_the_hub(opened: Net) -> None
         net.commitments = (SeenCommitment(vector.view, keepers[0], vector.commitment),)
         net.view()
         net.commitments = ()
-        net.view()
-        net.view()
+        for _ in range(REVEAL_VIEWS):
+            net.view()
         penalty = net.only("Penalty")
         net.bring(penalty)
         amount = penalty.fields[2]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from keeper.compete.award import COMMIT_VIEWS, REVEAL_VIEWS
 from keeper.compete.bids import BidVector
 from keeper.compete.task import Target, bond_lock
 from keeper.snapshot.decisions import Decision
@@ -141,6 +142,19 @@ def test_late_bid_loses_by_certificate() -> None:
     assert fields(award)[6] == (K[0],)
 
 
+def test_a_round_nobody_bid_in_yet_waits_for_slow_keepers() -> None:
+    world = sick_world()
+    slow = world.commit(K[0], {SUBJECT: 10 * USD}, members=0)
+    for _ in range(COMMIT_VIEWS - 1):
+        world.view()
+        assert world.competition.revealing == ()
+    world.commitments[slow.view, K[0]] = {(i, slow.commitment) for i in range(4)}
+    world.view()
+    world.reveal(slow)
+    world.view()
+    assert len(only(world, "Award")) == 1
+
+
 def test_a_commitment_fewer_than_f_plus_1_saw_is_not_frozen() -> None:
     world = sick_world()
     vector = world.commit(K[0], {SUBJECT: 10 * USD}, members=1)
@@ -158,8 +172,9 @@ def test_selective_non_reveal_is_fined_and_excluded() -> None:
     world.commit(K[1], {SUBJECT: 10 * USD})
     world.view()
     world.reveal(shown)
-    world.view()
-    assert only(world, "Award") == []
+    for _ in range(REVEAL_VIEWS - 1):
+        world.view()
+        assert only(world, "Award") == []
     world.view()
     (award,) = only(world, "Award")
     assert fields(award)[6] == (K[0],)
