@@ -46,9 +46,10 @@ INNOCENT = frozenset(
         Reason.MISSING_BLOCK,
         Reason.MISSING_PARENT,
         Reason.MISSING_BODY,
+        Reason.RATE_LIMITED,
     }
 )
-"""Reasons an honest keeper may cause: ignored, hardly counted."""
+"""Reasons an honest keeper may cause (one that restarts asks a lot): ignored, hardly counted."""
 PUBLISHERS = 2
 """Members that publish each certificate for followers; one may be down."""
 FIRSTS_HELD = 64

@@ -198,7 +198,10 @@ class Node:
 
     def _member_peers(self, bonded: Mapping[bytes, bytes]) -> set[bytes]:
         if self.epoch is not None:
-            return {bonded[one] for one in self.epoch.members if one in bonded}
+            # a jailed or leaving member keeps its seat, and its links, until the epoch ends
+            hub = self.network.hub
+            peers = bonds.peers(self.network.chain(hub), self.tables()[hub])
+            return {peers[one] for one in self.epoch.members if one in peers}
         chosen = candidates(self.network, self.tables())
         return {member.peer_id for member in chosen or ()}
 
