@@ -83,6 +83,8 @@ class Gate:
         self._cut, self._book = cut, book
         self.scores = Scores(book.load() if book is not None else ())
         self.committee: frozenset[bytes] = frozenset()
+        self.former: frozenset[bytes] = frozenset()
+        """Members of the committee before: they may not have heard that they are none now."""
         self.bonded: frozenset[bytes] = frozenset()
         self.inbox = FairInbox(limits, self._inbox_dropped)
         self._traffic: dict[bytes, Traffic] = {}
@@ -116,6 +118,8 @@ class Gate:
     def allow(self, committee: frozenset[bytes], bonded: frozenset[bytes]) -> tuple[bytes, ...]:
         """Set the sets and return the peers that lost their place."""
         before = self.committee | self.bonded
+        if committee - {self.me} != self.committee:
+            self.former = self.committee - committee
         self.committee, self.bonded = committee - {self.me}, bonded - {self.me}
         return tuple(sorted(before - self.committee - self.bonded))
 
@@ -153,6 +157,12 @@ class Gate:
     def denied(self, reason: Reason) -> None:
         """Count a refused handshake."""
         self._denied.labels(reason.value).inc()
+
+    def not_a_member(self, peer: bytes) -> Verdict:
+        """Return what a consensus frame of somebody who is no member says about it."""
+        if peer in self.former:
+            return Ignore(Reason.NOT_A_MEMBER)
+        return Reject(Reason.NOT_A_MEMBER)
 
     # what arrives
 

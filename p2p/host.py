@@ -316,7 +316,8 @@ class Libp2pNetwork:
 
     def _took(self, peer: bytes, body: bytes) -> bool:
         if self.gate.role(peer) is not Role.COMMITTEE:
-            raise RemoteFault(peer_id_text(peer), Reason.NOT_A_MEMBER)
+            self.gate.report(peer, self.gate.not_a_member(peer))
+            return self.gate.may_speak(peer, len(body), self.limits.frame_bytes)
         now = Instant(trio.current_time())
         return self.gate.take(peer, Road.CONSENSUS, body, now, self.limits.frame_bytes)
 

@@ -209,7 +209,7 @@ class SimulatedNetwork:
         if node is None or not node.admitted(self.me):
             return
         if self.me not in node.gate.committee:
-            node.gate.report(self.me, Reject(Reason.NOT_A_MEMBER))
+            node.gate.report(self.me, node.gate.not_a_member(self.me))
             return
         node.gate.take(
             self.me, Road.CONSENSUS, frame, Instant(trio.current_time()), node.limits.frame_bytes
