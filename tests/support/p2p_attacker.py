@@ -4,6 +4,7 @@
 connection under the muxer, so a test can say anything at any layer.
 """
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -42,6 +43,7 @@ class Attacker:
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Attacker"]:
         """Run the toolbox without listening."""
+        logging.getLogger("libp2p").setLevel(logging.CRITICAL)  # its failures are the point
         keys = create_new_key_pair(self.seed)
         noise = Noise(keys, noise_privkey=new_x25519_key_pair().private_key)
         self.host = new_host(
