@@ -51,6 +51,12 @@ class Reason(StrEnum):
     REVERTED = "reverted"
     BAD_PROOF = "bad_proof"
     TX_REFUSED = "tx_refused"
+    # a light client's source
+    LOW_PARTICIPATION = "low_participation"
+    WRONG_COMMITTEE = "wrong_committee"
+    STALLED = "stalled"
+    UNTRUSTED_ROOT = "untrusted_root"
+    TRUST_EXPIRED = "trust_expired"
     # a transaction of ours
     MODE_OFF = "mode_off"
     PAST_DEADLINE = "past_deadline"
@@ -136,6 +142,26 @@ TEXTS: dict[Reason, tuple[str, str]] = {
     Reason.REVERTED: ("reverted", "The transaction or call fails on the chain's state."),
     Reason.BAD_PROOF: ("bad proof", "A state proof does not lead to the block's state root."),
     Reason.TX_REFUSED: ("refused", "No endpoint accepts the signed transaction."),
+    Reason.LOW_PARTICIPATION: (
+        "low participation",
+        "Fewer than two thirds of the sync committee signed; nothing is final until more do.",
+    ),
+    Reason.WRONG_COMMITTEE: (
+        "wrong committee",
+        "The source hands out another sync committee than the one that was proven before.",
+    ),
+    Reason.STALLED: (
+        "stalled",
+        "The chain's consensus proved no newer final header for longer than the limit.",
+    ),
+    Reason.UNTRUSTED_ROOT: (
+        "untrusted root",
+        "The bootstrap is of another block than the trusted one; compare the root with others.",
+    ),
+    Reason.TRUST_EXPIRED: (
+        "trust expired",
+        "The newest proven header is older than the trusting period; set a recent trusted root.",
+    ),
     Reason.MODE_OFF: ("not live", "The execution mode does not send transactions."),
     Reason.PAST_DEADLINE: ("past deadline", "The block in which it had to be mined has passed."),
     Reason.OVER_CAP: ("over cap", "The fee needed now is more than the task allows."),
