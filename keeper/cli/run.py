@@ -1,5 +1,6 @@
 """`keeper run`: run the node of a home until it is stopped."""
 
+import contextlib
 import logging
 import signal
 import sys
@@ -46,15 +47,18 @@ def run(
     quick_keys: Annotated[
         bool, typer.Option(help="Cheap key files, for devnets whose keys guard nothing.")
     ] = False,
+    record: Annotated[
+        Path | None, typer.Option(help="Record the agreement's inputs here, for `keeper replay`.")
+    ] = None,
 ) -> None:
     """Run the keeper. Stop it with Ctrl-C or SIGTERM; it goes on from its database."""
     start_logging(log_level, as_json=log_json)
     settings = config.load(home.resolve())
     opened = keys.load(settings.keys, settings.password())
-    node = Node(
-        settings, network.load(settings.network_file), opened, QUICK if quick_keys else SAFE
-    )
-    trio.run(_run, node)
+    spec, work = network.load(settings.network_file), QUICK if quick_keys else SAFE
+    with contextlib.ExitStack() as stack:
+        file = None if record is None else stack.enter_context(record.open("xb"))
+        trio.run(_run, Node(settings, spec, opened, work, file))
 
 
 async def _run(node: Node) -> None:

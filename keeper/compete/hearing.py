@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from keeper.compete.bids import decode_commit, decode_reveal, verify_commit
 from keeper.hashing import keccak
-from keeper.observe.observation import SeenCommitment
+from keeper.observe.observation import MAX_SEEN, SeenCommitment
 from keeper.reasons import Reason
 
 COMMIT, REVEAL = b"C", b"R"
@@ -79,12 +79,13 @@ class Hearing:
         return None
 
     def seen(self) -> tuple[tuple[SeenCommitment, ...], tuple[bytes, ...]]:
-        """Return what an observation reports: commitments, and hashes of reveals."""
-        commitments = tuple(
+        """Return what an observation reports: commitments and hashes of reveals, newest rounds."""
+        commitments = [
             SeenCommitment(view, bidder, commitment)
             for (view, bidder), commitment in sorted(self._commitments.items())
-        )
-        return commitments, tuple(sorted(self._bodies))
+        ]
+        newest = sorted(self._bodies, key=lambda digest: self._bodies[digest][0])
+        return tuple(commitments[-MAX_SEEN:]), tuple(sorted(newest[-MAX_SEEN:]))
 
     def body(self, digest: bytes) -> bytes | None:
         """Return a revealed body by its hash."""

@@ -17,7 +17,7 @@ from keeper.keys import Keys
 from keeper.reasons import Reason
 from keeper.units import Instant
 from p2p.frost.ceremony import Broadcast, Ceremony, Completed, Effect, Failed
-from p2p.frost.keyfile import SAFE, Work, load_key_share, save_key_share
+from p2p.frost.keyfile import SAFE, Work, load_key_share, save_key_share, write_new
 from p2p.frost.keys import KeyShare
 from p2p.frost.secret import Secret
 from p2p.frost.suite import TR
@@ -51,6 +51,7 @@ class Genesis:
         self.ceremony = Ceremony(terms, Secret(keys.identity), random_bytes=os.urandom)
         self._put, self._take = trio.open_memory_channel[tuple[int, Signed]](FRAMES)
         self.share: KeyShare | None = None
+        self.recovery = b""
         self.done = trio.Event()
 
     def take(self, peer: bytes, frame: bytes) -> Verdict:
@@ -95,8 +96,8 @@ class Genesis:
             match effect:
                 case Broadcast(message):
                     self._network.broadcast(bytes((Channel.CEREMONY,)) + message.encode())
-                case Completed(share, _):
-                    self.share = share
+                case Completed(share, recovery):
+                    self.share, self.recovery = share, recovery.encode()
                     self.done.set()
                     log.info("key_generated", group=share.group.x_only.hex())
                 case Failed(faults):
@@ -129,7 +130,14 @@ def load_share(folder: Path, epoch: int, password: str) -> KeyShare | None:
     return load_key_share(path, password.encode()) if path.exists() else None
 
 
-def save_share(folder: Path, epoch: int, share: KeyShare, password: str, work: Work = SAFE) -> None:
-    """Write the share sealed; an existing file is never replaced."""
+def save_share(
+    folder: Path, epoch: int, share: KeyShare, recovery: bytes, password: str, work: Work = SAFE
+) -> None:
+    """Write the share sealed, and the public record that restores it with the identity key.
+
+    Raises:
+        KeyFileError: a file is there already: nothing is ever replaced.
+    """
     path = share_file(folder, epoch)
     save_key_share(path, share, password.encode(), os.urandom, work)
+    write_new(folder / f"recovery-{epoch}.bin", recovery)

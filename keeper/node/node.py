@@ -9,7 +9,7 @@ start ─▶ chains answer, indexes begin ─▶ registered epoch?
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import parse_qs
 
 import structlog
@@ -37,6 +37,7 @@ from keeper.node.state import FinalState
 from keeper.observe.service import Watcher
 from keeper.observe.table import Table
 from keeper.parameters import Parameters
+from keeper.settle.slashing import Slasher
 from keeper.snapshot.archive import Archive
 from keeper.store import Store
 from keeper.units import ChainId
@@ -60,7 +61,14 @@ CONNECT_S = 10.0
 class Node:
     """One keeper."""
 
-    def __init__(self, config: Config, network: NetworkSpec, keys: Keys, work: Work = SAFE) -> None:
+    def __init__(
+        self,
+        config: Config,
+        network: NetworkSpec,
+        keys: Keys,
+        work: Work = SAFE,
+        record: BinaryIO | None = None,
+    ) -> None:
         """Compose the long-lived parts; nothing runs and nothing is sent yet.
 
         Args:
@@ -68,6 +76,7 @@ class Node:
             network: the descriptor.
             keys: this keeper's opened keys.
             work: how hard new key files are to open.
+            record: where the agreement's inputs are recorded, or None.
 
         Raises:
             LocalError: a setting, the store or an address cannot be used.
@@ -117,7 +126,9 @@ class Node:
             self.executor,
             0.15,
             self._on_evidence,
+            record,
         )
+        self.slasher = Slasher(network, self.executor, self.watchers[network.hub])
         self.phase = "starting"
         self.epoch: Epoch | None = None
         self.genesis: Genesis | None = None
@@ -135,7 +146,8 @@ class Node:
 
     def _on_evidence(self, evidence: Evidence) -> None:
         self.evidence.append(evidence)
-        log.warning("equivocation_proven", signer=str(evidence))
+        self.slasher.offer(evidence)
+        log.warning("equivocation_proven", culprit=evidence.culprit, view=evidence.view)
 
     # life
 
@@ -153,6 +165,7 @@ class Node:
                 for watcher in self.watchers.values():
                     nursery.start_soon(watcher.run)
                 nursery.start_soon(self.executor.run)
+                nursery.start_soon(self.slasher.run)
                 await self._until_indexed()
                 self._admit_now()  # before the first frame: nobody is judged by an empty registry
                 await nursery.start(self.p2p.run)
@@ -244,7 +257,13 @@ class Node:
             await genesis.done.wait()
             assert genesis.share is not None
             await trio.to_thread.run_sync(
-                save_share, self.config.keys, 1, genesis.share, password, self._work
+                save_share,
+                self.config.keys,
+                1,
+                genesis.share,
+                genesis.recovery,
+                password,
+                self._work,
             )
             self._show_key(committee, genesis.share)
             await self._until_registered()

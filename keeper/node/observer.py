@@ -12,19 +12,14 @@ import trio
 
 from keeper.network import NetworkSpec
 from keeper.observe import observation
-from keeper.observe.observation import (
-    MAX_SEEN,
-    ObservationBody,
-    SeenCommitment,
-    SeenPrice,
-)
+from keeper.observe.observation import ObservationBody, SeenCommitment, SeenPrice
 from keeper.observe.service import Watcher
 from keeper.units import ChainId
 from p2p.agreement.signing import Signer, sign_observation
 from p2p.types import Committee, SignedObservation
 
 Seen = Callable[[], tuple[Sequence[SeenCommitment], Sequence[bytes]]]
-"""Returns the bid commitments and the hashes of reveals heard and still of interest."""
+"""Returns bid commitments and hashes of reveals heard, at most `MAX_SEEN` each."""
 
 
 class Observer:
@@ -78,8 +73,8 @@ class Observer:
             tick,
             tuple(sorted(heads, key=lambda head: (head.chain, head.number))),
             prices,
-            tuple(sorted(commitments))[-MAX_SEEN:],
-            tuple(sorted(set(reveals)))[-MAX_SEEN:],
+            tuple(sorted(commitments)),
+            tuple(sorted(set(reveals))),
         )
         return sign_observation(
             self._committee,

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from keeper.execute.service import Executor
 from keeper.keys import Keys
@@ -35,6 +36,7 @@ class Parts:
         executor: sends transactions.
         bound_s: D, the time in which a message usually arrives.
         on_evidence: what to do with a proven equivocation.
+        record: where the agreement's inputs are recorded for `keeper replay`, or None.
         random_bytes: where nonces come from.
     """
 
@@ -50,4 +52,5 @@ class Parts:
     executor: Executor
     bound_s: float
     on_evidence: Callable[[Evidence], None]
+    record: BinaryIO | None = None
     random_bytes: Callable[[int], bytes] = os.urandom

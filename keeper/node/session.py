@@ -5,8 +5,10 @@ watchers ─▶ observer ─▶ AgreementService ─ Finalized ─▶ FinalState
                                └── root of a final view ─▶ SealService ─ seal
 """
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 import trio
@@ -23,8 +25,11 @@ from keeper.snapshot.derive import Setting, Snapshot
 from keeper.units import ChainId
 from p2p.agreement.core import Agreement
 from p2p.agreement.effects import Effect, Equivocated, Finalized, Jumped, Noted, Refused, Timing
+from p2p.agreement.history import finalized_since
+from p2p.agreement.journal import Journal
 from p2p.agreement.leader import leader_of
 from p2p.agreement.log import Opened, StoreLog
+from p2p.agreement.record import RecordedAgreement, Recorder
 from p2p.agreement.signing import EcdsaSigner
 from p2p.frost.keys import KeyShare
 from p2p.frost.service import Final, Frame, SealService
@@ -39,6 +44,8 @@ from p2p.verdicts import ACCEPT, Verdict
 
 log = structlog.get_logger(__name__)
 
+BOOKS_S = 1.0
+"""How often the journal is written and the heads in heartbeats are renewed."""
 OWN_OBSERVATIONS = 8
 """Own observations waiting for a busy agreement: four seconds of half-second ticks."""
 
@@ -130,7 +137,15 @@ class Session:
             tick_s=parts.network.tick_ms / 1000,
             bound_s=parts.bound_s,
         )
-        self.core = Agreement(committee, index, signer, self.application, self._log, timing)
+        self._journal = Journal(parts.store)
+        self._journal.remember(committee)
+        if parts.record is None:
+            self.core = Agreement(committee, index, signer, self.application, self._log, timing)
+        else:
+            recorder = Recorder(parts.record, committee, index, timing)
+            self.core = RecordedAgreement(
+                committee, index, signer, self.application, self._log, timing, recorder
+            )
         self._seals = self._seal_service(share)
         self.agreement = AgreementService(
             self.core,
@@ -182,11 +197,15 @@ class Session:
         if not restored.opened and restored.final is None and self._never_voted():
             self._log.write((Opened(self.committee.config),))
         self.state.resume(self.committee.epoch)
+        # a crash may have come between a final block's log entry and what follows from it
+        for block in finalized_since(self._log, self.committee.epoch, self.state.view):
+            self._tell(block)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._seals.run)
             await nursery.start(self.agreement.run)
             nursery.start_soon(self._observer.run)
             nursery.start_soon(self._publish_own)
+            nursery.start_soon(self._keep_books)
             nursery.start_soon(self.state.run)
             nursery.start_soon(self._retry_restored)
             for watcher in self.parts.watchers.values():
@@ -214,6 +233,25 @@ class Session:
         while True:
             await self.state.restored.wait()
             await self.agreement.retry()
+
+    async def _keep_books(self) -> None:
+        """Write the journal down, and show in heartbeats which blocks are final here."""
+        try:
+            while True:
+                heads = tuple(
+                    (chain, watcher.index.newest.number)
+                    for chain, watcher in sorted(self.parts.watchers.items())
+                    if watcher.index.newest is not None
+                )
+                await self.agreement.call(partial(self._show, heads))
+                await trio.sleep(BOOKS_S)
+                await trio.to_thread.run_sync(self._journal.flush)
+        finally:
+            self._journal.flush()
+
+    def _show(self, heads: tuple[tuple[int, int], ...]) -> tuple[Effect, ...]:
+        self.core.show(heads, time.time())
+        return ()
 
     # observations
 
@@ -243,6 +281,7 @@ class Session:
             case Refused(_, reason):
                 self._refused.labels(reason.value).inc()
             case Noted(_, event):
+                self._journal.note(self.committee.epoch, effect, time.time())
                 self._noted.labels(event).inc()
             case _:
                 pass

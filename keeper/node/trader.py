@@ -28,7 +28,8 @@ from p2p.port import Topic
 from p2p.service import verdict_of
 from p2p.verdicts import ACCEPT, Verdict
 from policies import api
-from policies.host import LatestView, PolicyHost, PolicySpec
+from policies.host import LatestView, Outcome, PolicyHost, PolicySpec
+from policies.record import Decided, RecordFolder, Viewed, state_hash
 
 log = structlog.get_logger(__name__)
 
@@ -61,10 +62,15 @@ class Trader:
         self.hearing = Hearing(parts.network.id, setting.epoch, setting.config, self._is_bonded)
         self.host = PolicyHost(policy)
         self._latest = LatestView()
+        self._record = RecordFolder(
+            parts.home / "records",
+            {"network": parts.network.id.hex(), "keeper": parts.keys.address.hex()},
+        )
         self._offer_body, self._on_state = offer_body, on_state
         self._bonds: dict[bytes, bonds.BondRecord] = {}
         self._tasks: dict[bytes, Task] = {}
         self._collecting = 0
+        self._followed = False
         self.bids = 0
         self._bids_total = parts.metrics.counter(
             "keeper_bids_total", "Commitments this keeper made."
@@ -102,6 +108,9 @@ class Trader:
         if index.newest is not None:
             self._bonds = bonds.bonds(network.chain(network.hub), index.newest.table)
         state = decode_state(snapshot.book.rules["award"])
+        if not self._followed:
+            # an earlier life may have committed in the round that is open now
+            self.bidder.last_view, self._followed = state.collecting, True
         self.hearing.advance(view)
         reveals, _ = self.bidder.follow(view, state)
         for body in reveals:
@@ -171,10 +180,26 @@ class Trader:
             nursery.start_soon(self.host.run)
             while True:
                 view = await self._latest.get()
-                decisions = await self.host.decide(view)
-                for one in decisions:
+                outcome = await self.host.outcome(view)
+                for one in outcome.decisions:
                     log.debug("policy", view=view.view, decision=type(one).__name__, why=one.why)
-                self._bid(decisions)
+                self._write_down(view, outcome)
+                self._bid(outcome.decisions)
+
+    def _write_down(self, view: api.MarketView, outcome: Outcome) -> None:
+        """Keep what the policy saw and said, for `keeper policy explain` and `backtest`."""
+        self._record.append(Viewed(view))
+        self._record.append(
+            Decided(
+                outcome.view,
+                self.host.spec.name,
+                outcome.source,
+                outcome.decisions,
+                state_hash(outcome.state),
+                outcome.fault,
+                outcome.elapsed_us,
+            )
+        )
 
     def _bid(self, decisions: tuple[api.Decision, ...]) -> None:
         bond = self._bonds.get(self._parts.keys.address)
