@@ -1,7 +1,7 @@
 """Deploys a network's contracts on every chain from the committed artefacts.
 
-    hub chain     Committee Snapshots Bonds Awards Vault      feeds
-    venue chains  Committee Snapshots       Awards Vault Perps feeds
+    hub chain     Committee Snapshots Breaker Bonds Awards Vault       feeds
+    venue chains  Committee Snapshots Breaker       Awards Vault Perps feeds
 
 All creations of a chain go out in one batch: addresses follow from the deployer and its nonces, so
 constructors can name contracts that come later in the same batch. The deployer keeps no right:
@@ -24,6 +24,7 @@ MIN_BOND_WEI = 10**18
 UNBONDING_S, JAIL_S, LOCK_LIFE_S = 14 * 86_400, 86_400, 7 * 86_400
 REPORTER_PPM = 100_000
 TIMELOCK_BLOCKS, GRACE_BLOCKS = 20, 100
+BREAKER_GRACE_S = 60
 FEED_AGE_S = 3_600
 FEE_PPM, MAX_FUNDING_PPM = 500, 10_000
 SKEW_SCALE = 10**14
@@ -89,7 +90,8 @@ async def deploy_chain(
     batch = _Batch(wallet.address, await wallet.nonce())
     committee = batch.create("Committee", network, TIMELOCK_BLOCKS, GRACE_BLOCKS)
     snapshots = batch.create("Snapshots", committee)
-    contracts = {"Committee": committee, "Snapshots": snapshots}
+    breaker = batch.create("Breaker", snapshots, wallet.address, BREAKER_GRACE_S)
+    contracts = {"Committee": committee, "Snapshots": snapshots, "Breaker": breaker}
     bonds = bytes(20)
     if hub:
         bonds = contracts["Bonds"] = batch.create(
@@ -130,6 +132,7 @@ async def deploy_chain(
             _markets(parameters, markets, feeds),
         )
         venues.append(contracts["Perps"])
+        batch.call("Perps", contracts["Perps"], "bind", breaker)
     contracts["Vault"] = batch.create(
         "Vault",
         snapshots,
@@ -138,6 +141,7 @@ async def deploy_chain(
         [(token.address, BIG_TRANSFER) for token in tokens],
         venues,
     )
+    batch.call("Vault", contracts["Vault"], "bind", breaker)
     sent = await wallet.send(*batch.sends)
     return ChainSpec(
         id=wallet.chain,

@@ -4,10 +4,12 @@ from typing import Any
 
 import trio
 
+from keeper.clear.breakers import BreakerRule
 from keeper.clear.credit import CreditRule
 from keeper.clear.release import ReleaseRule
 from keeper.clear.transfer import TransferRule
 from keeper.compete.award import AwardRule
+from keeper.compete.payout import PayoutRule
 from keeper.compete.state import AwardState
 from keeper.compete.state import decode as decode_state
 from keeper.config import Config
@@ -29,8 +31,15 @@ from policies.discover import spec_of
 
 
 def rules() -> tuple[DecisionRule, ...]:
-    """Return the decision rules in the order they derive: what clears, then what competes."""
-    return (TransferRule(), ReleaseRule(), CreditRule(), AwardRule())
+    """Return the decision rules in the order they derive: breakers, clearing, competition."""
+    return (
+        BreakerRule(),
+        TransferRule(),
+        PayoutRule(),
+        ReleaseRule(),
+        CreditRule(),
+        AwardRule(),
+    )
 
 
 class MemberWork:

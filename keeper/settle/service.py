@@ -43,7 +43,7 @@ FEE_CAP = Wei(5 * 10**16)
 """Most that one settlement transaction may cost, in wei."""
 DEADLINE_BLOCKS = 200
 """For decisions that never expire."""
-CARRIED = frozenset({"Credit", "Release", "Transfer", "Penalty", "Attestation"})
+CARRIED = frozenset({"Credit", "Release", "Transfer", "Penalty", "Attestation", "BreakerChange"})
 """Awards are run by their winners (keeper/settle/awards.py)."""
 
 

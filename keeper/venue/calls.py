@@ -3,6 +3,7 @@
     Credit      Perps.apply_credit      Award        Awards.execute on its chain, Bonds.lock on hub
     Release     Vault.release           Attestation  Awards.void
     Transfer    Vault.transfer          Penalty      Bonds.penalise
+    FlowOutcome Escrow.settle           Filled       Intents.claim    Unfilled  Intents.refund
 
 A decision's fields are the call's arguments after seal and proof, in order. Anyone may bring one;
 only an award looks at who does. The layout of `Award` is that of contracts/awarding.vy.
@@ -41,6 +42,7 @@ _BRING: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "Attestation": ("void", ("bytes32",)),
     "Penalty": ("penalise", ("bytes32", "address", "uint256", "address", "uint64")),
+    "BreakerChange": ("change", ("bytes32", "uint8", "uint8", "uint64", "uint64")),
 }
 
 

@@ -178,6 +178,6 @@ async def _leave(cluster: Cluster, desk: Desk, closers: list[Trader], story: Sto
     async def paid() -> bool:
         return sum(await desk.tokens_of(closers)) - sum(before) >= asked
 
-    await _until("certified withdrawals", paid, 60)
+    await _until("certified withdrawals", paid, 120)
     got = sum(await desk.tokens_of(closers)) - sum(before)
     return replace(story, withdrawn=(asked, got))
