@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 import trio
-from _figure import at_most, figure
 
 from keeper.units import symbol
 from policies import api
@@ -22,6 +21,7 @@ from policies.backtest import Settings, count_ticks, run_policy
 from policies.convert import convert
 from policies.discover import spec_of
 from policies.host import PolicyHost, PolicySpec
+from scripts.benches._figure import at_most, figure
 
 ETH, USDC = symbol("ETH-USD"), symbol("USDC")
 CHAIN, VENUE = 31337, b"\x11" * 20
