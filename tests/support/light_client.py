@@ -6,8 +6,19 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # its stubs are another package
 
+from keeper.chain.codec import header_rlp
+from keeper.devnet.beacon import Block, SimulatedBeacon
+from keeper.errors import RemoteFault
+from keeper.hashing import keccak
 from keeper.observe.light_client.beacon import BeaconSpec, LightClient
-from keeper.observe.light_client.ssz import decode_bootstrap
+from keeper.observe.light_client.ssz import (
+    Bootstrap,
+    Update,
+    decode_bootstrap,
+    decode_finality_update,
+    decode_update,
+)
+from keeper.reasons import Reason
 
 SIZE = 32
 """Members of a sync committee in the minimal preset."""
@@ -72,3 +83,85 @@ class Case:
         trusted = from_hex(self.load("meta.yaml")["trusted_block_root"])
         bootstrap = decode_bootstrap(self.raw("bootstrap"), SIZE)
         return LightClient(self.spec(), trusted, bootstrap, bootstrap.header.beacon.slot)
+
+
+def execution_block(
+    number: int, parent: bytes, timestamp: int, state: bytes = b""
+) -> dict[str, Any]:
+    """Return a JSON-RPC block of a made-up execution chain; its hash follows from its fields."""
+    block = {
+        "parentHash": "0x" + parent.hex(),
+        "sha3Uncles": "0x" + bytes(32).hex(),
+        "miner": "0x" + bytes(20).hex(),
+        "stateRoot": "0x" + (state or keccak(b"state %d" % number)).hex(),
+        "transactionsRoot": "0x" + bytes(32).hex(),
+        "receiptsRoot": "0x" + keccak(b"receipts %d" % number).hex(),
+        "logsBloom": "0x" + bytes(256).hex(),
+        "difficulty": "0x0",
+        "number": hex(number),
+        "gasLimit": hex(30_000_000),
+        "gasUsed": hex(21_000),
+        "timestamp": hex(timestamp),
+        "extraData": "0x" + b"made up".hex(),
+        "mixHash": "0x" + keccak(b"randao %d" % number).hex(),
+        "nonce": "0x" + bytes(8).hex(),
+        "baseFeePerGas": hex(7),
+        "withdrawalsRoot": "0x" + bytes(32).hex(),
+        "blobGasUsed": "0x0",
+        "excessBlobGas": "0x0",
+    }
+    return block | {"hash": "0x" + keccak(header_rlp(block)).hex()}
+
+
+class World:
+    """A simulated beacon over a made-up execution chain, one block a slot, without sockets."""
+
+    name = "world"
+
+    def __init__(
+        self, size: int = SIZE, slots_per_epoch: int = 8, epochs_per_period: int = 8
+    ) -> None:
+        self.beacon = SimulatedBeacon(
+            0, size=size, slots_per_epoch=slots_per_epoch, epochs_per_period=epochs_per_period
+        )
+        self.now = 0
+        self._tip = bytes(32)
+
+    def grow(self, slots: int) -> None:
+        """Let time pass; a block is made in every slot unless the chain is stalled."""
+        for _ in range(slots):
+            self.now += 1
+            block = execution_block(self.now, self._tip, self.now)
+            if self.beacon.add(block):
+                self._tip = from_hex(block["hash"])
+
+    def final(self) -> Block:
+        """Return what the newest signed block makes final."""
+        block = self.beacon.blocks[-2].finalized
+        assert block is not None
+        return block
+
+    def client(self) -> LightClient:
+        """A client that starts from the newest final block."""
+        root = self.final().root
+        bootstrap = self.beacon.bootstrap(root)
+        assert bootstrap is not None
+        return LightClient(self.beacon.spec, root, bootstrap, self.now)
+
+    def update(self) -> Update:
+        update = self.beacon.newest()
+        assert update is not None
+        return update
+
+    async def bootstrap(self, root: bytes, size: int) -> Bootstrap:
+        found = self.beacon.bootstrap(root)
+        if found is None:
+            raise RemoteFault(self.name, Reason.ENDPOINT_DOWN, "HTTP status 404")
+        return decode_bootstrap(found.encode(), size)
+
+    async def updates(self, first: int, count: int, size: int) -> list[Update]:
+        found = [self.beacon.best(period) for period in range(first, first + count)]
+        return [decode_update(each.encode(), size) for each in found if each is not None]
+
+    async def finality_update(self, size: int) -> Update:
+        return decode_finality_update(self.update().encode_finality(), size)

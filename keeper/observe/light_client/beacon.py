@@ -158,7 +158,11 @@ class LightClient:
         )
         _need(header.is_consistent(), Reason.BAD_PROOF, "execution header of the bootstrap")
         root = branch_root(bootstrap.committee.root, bootstrap.branch, CURRENT_COMMITTEE_GINDEX)
-        _need(root == header.beacon.state_root, Reason.BAD_PROOF, "sync committee of the bootstrap")
+        _need(
+            root == header.beacon.state_root,
+            Reason.WRONG_COMMITTEE,
+            "the bootstrap's committee is not the one in that block's state",
+        )
         self.spec = spec
         self.finalized: LightHeader = header
         self.optimistic: LightHeader = header

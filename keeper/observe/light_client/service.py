@@ -1,0 +1,165 @@
+"""Follows a beacon node and anchors a chain's finality to what its consensus signed.
+
+    bootstrap ─▶ updates, period by period ─▶ every poll: finality update
+                                                      └▶ LightClient ─▶ anchor() ─▶ Anchored
+
+The node is asked, never believed; a dead or lying node can delay finality and nothing else. What
+is wrong now is in `trouble`, for the health page.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+import trio
+
+from keeper.chain.finality import Anchored
+from keeper.chain.port import BlockRef
+from keeper.errors import RemoteFault
+from keeper.observe.light_client.beacon import BeaconSpec, LightClient, Refused, Verdict
+from keeper.observe.light_client.ssz import Bootstrap, Update
+from keeper.reasons import Reason
+from keeper.units import BlockNumber, ChainId
+
+log = structlog.get_logger(__name__)
+
+ANSWER_S = 10.0
+"""A node that takes longer for one answer is as good as down."""
+_PERIODS = 16
+"""Updates asked for at once: a client 18 days behind catches up with one request."""
+
+
+class Source(Protocol):
+    """A beacon node."""
+
+    @property
+    def name(self) -> str:
+        """The address, fit for a log line."""
+        ...
+
+    async def bootstrap(self, root: bytes, size: int) -> Bootstrap:
+        """Return the bootstrap of a block."""
+        ...
+
+    async def updates(self, first: int, count: int, size: int) -> list[Update]:
+        """Return the updates of periods."""
+        ...
+
+    async def finality_update(self, size: int) -> Update:
+        """Return the newest finality update."""
+        ...
+
+
+def slot_clock(genesis_time: int, seconds_per_slot: int) -> Callable[[], int]:
+    """Return a function that tells the present slot by this machine's clock."""
+    return lambda: (int(time.time()) - genesis_time) // seconds_per_slot
+
+
+class LightClientService:
+    """One chain's light client.
+
+    Args:
+        chain: the execution chain's id.
+        source: the beacon node.
+        spec: the beacon chain's constants.
+        trusted_root: block root to start from, from somebody the operator trusts.
+        now_slot: tells the present slot.
+        poll_s: how often to ask.
+        stall_slots: older than this, the newest final header counts as stalled.
+    """
+
+    def __init__(
+        self,
+        chain: ChainId,
+        source: Source,
+        spec: BeaconSpec,
+        trusted_root: bytes,
+        now_slot: Callable[[], int],
+        *,
+        poll_s: float = 6.0,
+        stall_slots: int = 160,
+    ) -> None:
+        self.chain, self.spec = chain, spec
+        self.client: LightClient | None = None
+        self.refusal = Verdict()
+        self.fault = Verdict()
+        self.finality = Anchored(self.anchor)
+        self._source, self._root, self._now = source, trusted_root, now_slot
+        self._poll_s, self._stall_slots = poll_s, stall_slots
+        self._last: Update | None = None
+
+    def anchor(self) -> BlockRef | None:
+        """Return the newest execution block that is proven final."""
+        if self.client is None:
+            return None
+        execution = self.client.finalized.execution
+        return BlockRef(self.chain, BlockNumber(execution.number), execution.block_hash)
+
+    @property
+    def trouble(self) -> str:
+        """What an operator should know, or nothing."""
+        verdict = self.health()
+        return f"{verdict.reason.value}: {verdict.detail}" if verdict.reason else ""
+
+    def health(self) -> Verdict:
+        """Return the source's fault, the last refusal, or that nothing is final for too long."""
+        for verdict in (self.fault, self.refusal):
+            if verdict.reason is not None:
+                return verdict
+        if self.client is None:
+            return Verdict()
+        age = self._now() - self.client.finalized.beacon.slot
+        if age > self._stall_slots:
+            return Verdict(Reason.STALLED, f"the newest final header is {age} slots old")
+        return Verdict()
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        while True:
+            await self.step()
+            await trio.sleep(self._poll_s)
+
+    async def step(self) -> None:
+        """Ask once for what is new."""
+        before, self.fault = self.trouble, Verdict()
+        try:
+            with trio.fail_after(ANSWER_S):
+                await self._advance()
+        except RemoteFault as fault:
+            self.fault = Verdict(fault.reason, f"{fault.culprit}: {fault.detail}")
+        except trio.TooSlowError:
+            self.fault = Verdict(Reason.ENDPOINT_DOWN, f"{self._source.name} does not answer")
+        if self.trouble != before:
+            log.warning("light_client", chain=self.chain, trouble=self.trouble)
+
+    async def _advance(self) -> None:
+        size = self.spec.committee_size
+        if self.client is None:
+            bootstrap = await self._source.bootstrap(self._root, size)
+            try:
+                self.client = LightClient(self.spec, self._root, bootstrap, self._now())
+            except Refused as refused:
+                self.fault = Verdict(refused.reason, refused.detail)
+                return
+        client = self.client
+        while client.next is None or self.spec.period(self._now()) > client.period + 1:
+            before = client.period, client.next
+            for update in await self._source.updates(client.period, _PERIODS, size):
+                self._take(client, update)
+            if (client.period, client.next) == before:
+                break
+        update = await self._source.finality_update(size)
+        if update != self._last:
+            self._last = update
+            self._take(client, update)
+
+    def _take(self, client: LightClient, update: Update) -> None:
+        self.refusal = client.process(update, self._now())
+        if self.refusal.finalized:
+            log.info(
+                "finalized",
+                chain=self.chain,
+                slot=client.finalized.beacon.slot,
+                number=client.finalized.execution.number,
+            )
