@@ -1,7 +1,7 @@
 """Deploys a network's contracts on every chain from the committed artefacts.
 
-    hub chain     Committee Snapshots Breaker Bonds Awards Vault       feeds
-    venue chains  Committee Snapshots Breaker       Awards Vault Perps feeds
+    hub chain     Committee Snapshots Breaker Bonds Awards Vault       Escrow Intents feeds
+    venue chains  Committee Snapshots Breaker       Awards Vault Perps Escrow Intents feeds
 
 All creations of a chain go out in one batch: addresses follow from the deployer and its nonces, so
 constructors can name contracts that come later in the same batch. The deployer keeps no right:
@@ -20,6 +20,7 @@ from keeper.units import ChainId, symbol
 
 BIG_DELAY_BLOCKS, EXIT_DELAY_BLOCKS = 30, 120
 BIG_TRANSFER = 10_000_000 * 10**6
+ESCAPE_BLOCKS, ESCAPE_S = 7 * 86_400, 7 * 86_400
 MIN_BOND_WEI = 10**18
 UNBONDING_S, JAIL_S, LOCK_LIFE_S = 14 * 86_400, 86_400, 7 * 86_400
 REPORTER_PPM = 100_000
@@ -142,6 +143,8 @@ async def deploy_chain(
         venues,
     )
     batch.call("Vault", contracts["Vault"], "bind", breaker)
+    contracts["Escrow"] = batch.create("Escrow", snapshots, ESCAPE_BLOCKS)
+    contracts["Intents"] = batch.create("Intents", snapshots, ESCAPE_S)
     sent = await wallet.send(*batch.sends)
     return ChainSpec(
         id=wallet.chain,

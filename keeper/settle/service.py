@@ -43,7 +43,12 @@ FEE_CAP = Wei(5 * 10**16)
 """Most that one settlement transaction may cost, in wei."""
 DEADLINE_BLOCKS = 200
 """For decisions that never expire."""
-CARRIED = frozenset({"Credit", "Release", "Transfer", "Penalty", "Attestation", "BreakerChange"})
+CARRIED = frozenset(
+    {
+        *("Credit", "Release", "Transfer", "Penalty", "Attestation", "BreakerChange"),
+        *("FlowOutcome", "Filled", "Unfilled"),
+    }
+)
 """Awards are run by their winners (keeper/settle/awards.py)."""
 
 
@@ -149,7 +154,8 @@ class Carrier:
     async def _submit(self, certified: Certified, deadline: int) -> Status:
         decision = certified.decision
         call = bring(decision, certified.seal, certified.proof)
-        intent = self._intent(decision.leaf, call, deadline, f"bring {decision.kind}")
+        key = keccak(decision.leaf + certified.seal[2])  # sealed again later, it is another task
+        intent = self._intent(key, call, deadline, f"bring {decision.kind}")
         outcome = await self._executor.submit(intent)
         return outcome.status
 
