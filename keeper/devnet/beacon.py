@@ -201,6 +201,8 @@ class SimulatedBeacon:
             epochs_per_period,
         )
         self._seed, self._answers = seed, 0
+        self._parents: dict[bytes, bytes] = {}
+        self._highest = 0
         self._committees: dict[bytes, CommitteeKeys] = {}
 
     # the chain -------------------------------------------------------------------------------
@@ -217,22 +219,37 @@ class SimulatedBeacon:
         return (timestamp - self.genesis_time) // self.seconds_per_slot
 
     def add(self, block: dict[str, Any]) -> bool:
-        """Put an execution block on the beacon chain; return whether it was taken.
+        """Follow an execution block; return whether a beacon block was made of it.
 
-        A block that links to an earlier one replaces what followed that. Nothing is taken while
-        stalled, nor a block that links nowhere or whose slot is not after its parent's.
+        What followed its newest ancestor here is replaced. Nothing happens while stalled, nor for a
+        block that links nowhere. A slot has one block for ever, also over a reorg of the execution
+        chain, for the committee signs no slot twice; later ones wait for the next slot.
         """
         execution = execution_header(block)
         slot = self.slot_of(execution.timestamp)
         if self.faults.stalled:
             return False
-        kept = list(self.blocks)
-        while kept and kept[-1].execution.block_hash != execution.raw[:32]:
-            kept.pop()
-        if (self.blocks and not kept) or slot < 1 or (kept and slot <= kept[-1].slot):
+        kept = self._until(execution.raw[:32])
+        if self.blocks and not kept:
             return False
-        self.blocks = [*kept[-KEPT_BLOCKS:], self._made(slot, execution, kept)]
-        return True
+        self._parents[execution.block_hash] = execution.raw[:32]
+        while len(self._parents) > 2 * KEPT_BLOCKS:
+            del self._parents[next(iter(self._parents))]
+        takes = slot > self._highest
+        self._highest = max(slot, self._highest)
+        self.blocks = [*kept[-KEPT_BLOCKS:], self._made(slot, execution, kept)] if takes else kept
+        return takes
+
+    def knows(self, block_hash: bytes) -> bool:
+        """Return whether an execution block was followed."""
+        return block_hash in self._parents
+
+    def _until(self, block_hash: bytes) -> list[Block]:
+        """Return the beacon blocks up to an execution block, which may lie within the last slot."""
+        places = {each.execution.block_hash: at for at, each in enumerate(self.blocks)}
+        while block_hash not in places and block_hash in self._parents:
+            block_hash = self._parents[block_hash]
+        return self.blocks[: places[block_hash] + 1] if block_hash in places else []
 
     def _made(self, slot: int, execution: ExecutionHeader, before: list[Block]) -> Block:
         period, epoch = self.spec.period(slot), slot // self.spec.slots_per_epoch - 2

@@ -61,8 +61,7 @@ class BeaconNode:
         """Take the blocks that are new, and what replaced those that are gone."""
         try:
             missing = [await self._block("eth_getBlockByNumber", "latest")]
-            known = {each.execution.block_hash.hex() for each in self.beacon.blocks}
-            while missing[-1] and missing[-1]["hash"][2:] not in known:
+            while missing[-1] and not self._known(missing[-1]):
                 if len(missing) >= _CATCH_UP or int(missing[-1]["number"], 16) <= 1:
                     break
                 missing.append(await self._block("eth_getBlockByHash", missing[-1]["parentHash"]))
@@ -74,6 +73,9 @@ class BeaconNode:
             self.server.routes.setdefault(
                 f"{LIGHT}/bootstrap/0x{each.root.hex()}", self._bootstrap(each.root)
             )
+
+    def _known(self, block: dict[str, Any]) -> bool:
+        return self.beacon.knows(bytes.fromhex(block["hash"][2:]))
 
     async def _block(self, method: str, which: str) -> dict[str, Any]:
         found: dict[str, Any] | None = await self._rpc.call(method, [which, False])

@@ -4,55 +4,31 @@ from dataclasses import replace
 
 import pytest
 
-from keeper.chain.codec import header_rlp
 from keeper.chain.port import BlockRef
 from keeper.hashing import keccak
 from keeper.observe.light_client.output_root import (
     Anchor,
     BadOutput,
     OutputProof,
-    Rollup,
-    output_root,
     prove_l2_account,
     verify_output,
 )
 from keeper.reasons import Reason
 from keeper.units import BlockNumber, ChainId, Timestamp
-from tests.support.light_client import execution_block
-from tests.support.light_client_tries import state_of, storage_of
-
-ROLLUP = Rollup(ChainId(10), b"\x0e" * 20, challenge_period_s=1_000)
-PASSER = keccak(b"message passer")
-POSTED = 500_000
-INDEX = 7
-USER = b"\x05" * 20
-
-
-def _case(number: int = 4_321) -> tuple[Anchor, OutputProof, tuple[bytes, ...]]:
-    l2 = state_of({}, balance=77)
-    header = header_rlp(execution_block(number, bytes(32), 499_000, l2.root))
-    committed = output_root(l2.root, PASSER, keccak(header))
-    first, second = ROLLUP.slots(INDEX)
-    storage = storage_of(
-        {first: int.from_bytes(committed, "big"), second: 4_321 << 128 | POSTED, 3: INDEX + 1}
-    )
-    l1 = state_of({ROLLUP.oracle: storage})
-    proof = OutputProof(
-        INDEX,
-        l1.proof(ROLLUP.oracle),
-        storage.proof(first.to_bytes(32, "big")),
-        storage.proof(second.to_bytes(32, "big")),
-        PASSER,
-        header,
-    )
-    anchor = Anchor(
-        BlockRef(ChainId(1), BlockNumber(99), b"\1" * 32), l1.root, Timestamp(POSTED + 1_000)
-    )
-    return anchor, proof, l2.proof(USER)
+from tests.support.light_client_tries import (
+    INDEX,
+    PASSER,
+    POSTED,
+    ROLLUP,
+    USER,
+    rollup_case,
+    state_of,
+    storage_of,
+)
 
 
 def test_an_account_of_the_rollup_is_proven_from_l1() -> None:
-    l1, proof, account = _case()
+    l1, proof, account = rollup_case()
     l2 = verify_output(l1, ROLLUP, proof)
     assert (l2.ref.chain, l2.ref.number, l2.ref.hash) == (10, 4_321, keccak(proof.header))
     assert l2.timestamp == 499_000
@@ -68,7 +44,7 @@ def test_the_layout_of_the_oracle() -> None:
 
 
 def test_an_output_counts_only_after_its_challenge_period() -> None:
-    l1, proof, _ = _case()
+    l1, proof, _ = rollup_case()
     early = replace(l1, timestamp=Timestamp(POSTED + 999))
     with pytest.raises(BadOutput) as bad:
         verify_output(early, ROLLUP, proof)
@@ -76,13 +52,13 @@ def test_an_output_counts_only_after_its_challenge_period() -> None:
 
 
 def test_another_height_than_posted_is_refused() -> None:
-    l1, proof, _ = _case(number=4_322)
+    l1, proof, _ = rollup_case(number=4_322)
     with pytest.raises(BadOutput, match="not 4322"):
         verify_output(l1, ROLLUP, proof)
 
 
 def test_every_flipped_byte_is_refused() -> None:
-    l1, proof, _ = _case()
+    l1, proof, _ = rollup_case()
 
     def flips(raw: bytes) -> list[bytes]:
         return [raw[:at] + bytes([raw[at] ^ 1 << at % 8]) + raw[at + 1 :] for at in range(len(raw))]
@@ -112,7 +88,7 @@ def test_every_flipped_byte_is_refused() -> None:
 
 @pytest.mark.parametrize("change", ["index", "state", "passer", "header"])
 def test_other_parts_are_refused(change: str) -> None:
-    l1, proof, _ = _case()
+    l1, proof, _ = rollup_case()
     match change:
         case "index":
             proof = replace(proof, index=INDEX + 1)
