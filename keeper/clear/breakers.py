@@ -42,7 +42,7 @@ MEAN_S = 300
 MAX_SAMPLES = 64
 """Samples per market inside five minutes: one every few seconds is enough for a mean."""
 MAX_PER_VIEW = 64
-FLIGHT_BLOCKS = 10_000
+FLIGHT_BLOCKS = 40
 """After so many blocks an undelivered change is forgotten and, if still needed, decided again."""
 KEPT_CUTS = 32
 """Cut blocks remembered per chain: observations name blocks of the last few views only."""
