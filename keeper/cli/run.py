@@ -1,6 +1,7 @@
 """`keeper run`: run the node of a home until it is stopped."""
 
 import contextlib
+import dataclasses
 import logging
 import signal
 import sys
@@ -44,6 +45,9 @@ def run(
     home: Annotated[Path, typer.Option(help="The node's home.")] = Path(),
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     log_json: Annotated[bool, typer.Option(help="Log JSON lines.")] = False,
+    follow: Annotated[
+        bool, typer.Option(help="Only follow: no bids, no transactions, whatever the mode is.")
+    ] = False,
     quick_keys: Annotated[
         bool, typer.Option(help="Cheap key files, for devnets whose keys guard nothing.")
     ] = False,
@@ -54,6 +58,8 @@ def run(
     """Run the keeper. Stop it with Ctrl-C or SIGTERM; it goes on from its database."""
     start_logging(log_level, as_json=log_json)
     settings = config.load(home.resolve())
+    if follow:
+        settings = dataclasses.replace(settings, mode="off")
     opened = keys.load(settings.keys, settings.password())
     spec, work = network.load(settings.network_file), QUICK if quick_keys else SAFE
     with contextlib.ExitStack() as stack:

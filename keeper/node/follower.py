@@ -7,7 +7,6 @@ It believes quorums and the group key that every chain registered, nobody's word
 follows until an epoch seats it.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import trio
@@ -16,12 +15,12 @@ from keeper.leaves import seal_message
 from keeper.node.committee import Epoch
 from keeper.node.parts import Parts
 from keeper.node.session import IndexTables, setting_of
+from keeper.node.shown import Shown
 from keeper.node.state import FinalState
 from keeper.observe.service import Watcher
 from keeper.reasons import Reason
 from keeper.snapshot.application import SnapshotApplication
 from keeper.snapshot.decisions import DecisionRule
-from keeper.snapshot.derive import Snapshot
 from p2p.agreement.log import StoreLog
 from p2p.frost.aggregate import Signature, verify_signature
 from p2p.frost.suite import TR
@@ -42,19 +41,18 @@ class FollowerWork:
         committee: Committee,
         epoch: Epoch,
         rules: tuple[DecisionRule, ...],
-        on_final: Callable[[Snapshot], None],
     ) -> None:
         self.parts, self.committee, self._epoch = parts, committee, epoch
         self._group_key = TR.group.decode(b"\x02" + epoch.group_key.to_bytes(32, "big"))
         self.setting = setting_of(parts, committee, rules)
-        self.newest: Snapshot | None = None
+        self.shown = Shown(self.setting, parts.archive, epoch.group_key)
         self.state = FinalState(
             SnapshotApplication(self.setting, IndexTables(parts.watchers)),
             parts.archive,
             parts.p2p,
             self._sources,
-            on_final,
-            lambda _: None,
+            self.shown.on_final,
+            self.shown.on_seal,
         )
         self._log = StoreLog(parts.store)
 

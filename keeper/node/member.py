@@ -14,15 +14,17 @@ from keeper.compete.state import AwardState
 from keeper.compete.state import decode as decode_state
 from keeper.config import Config
 from keeper.legs import LegKind
-from keeper.margin.proof import dumps
 from keeper.node.parts import Parts
+from keeper.node.risk import RiskWork
 from keeper.node.session import Listeners, Session
+from keeper.node.shown import Shown
 from keeper.node.trader import Trader
+from keeper.settle.attest import AttestationRule
 from keeper.settle.awards import AwardRunner
+from keeper.settle.flow import FlowRule
 from keeper.settle.service import Carrier
 from keeper.snapshot.decisions import DecisionRule
 from keeper.snapshot.derive import Snapshot
-from keeper.snapshot.show import account_of, prove_account
 from keeper.venue.book import system_accounts
 from p2p.frost.keys import KeyShare
 from p2p.port import Topic
@@ -31,7 +33,7 @@ from policies.discover import spec_of
 
 
 def rules() -> tuple[DecisionRule, ...]:
-    """Return the decision rules in the order they derive: breakers, clearing, competition."""
+    """Return the decision rules in order: breakers, clearing, competition, settlement."""
     return (
         BreakerRule(),
         TransferRule(),
@@ -39,6 +41,8 @@ def rules() -> tuple[DecisionRule, ...]:
         ReleaseRule(),
         CreditRule(),
         AwardRule(),
+        FlowRule(),
+        AttestationRule(),
     )
 
 
@@ -47,9 +51,6 @@ class MemberWork:
 
     def __init__(self, parts: Parts, config: Config, committee: Committee, share: KeyShare) -> None:
         self.parts = parts
-        self.newest: Snapshot | None = None
-        self.sealed: Snapshot | None = None
-        self._group_key = int.from_bytes(share.group.x_only, "big")
         self._apart = system_accounts(parts.network)
         self.session = Session(
             parts,
@@ -88,23 +89,26 @@ class MemberWork:
             parts.metrics,
         )
 
+        group_key = int.from_bytes(share.group.x_only, "big")
+        self.shown = Shown(self.session.setting, parts.archive, group_key)
+        self.risk = RiskWork(parts, lambda: self.shown.newest)
+
     async def run(self) -> None:
         """Work until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.trader.run)
             nursery.start_soon(self.carrier.run)
             nursery.start_soon(self.runner.run)
+            nursery.start_soon(self.risk.run)
             await self.session.run()
 
     def _on_final(self, snapshot: Snapshot) -> None:
-        self.newest = snapshot
+        self.shown.on_final(snapshot)
         self.carrier.on_final(snapshot)
         self.trader.on_final(snapshot)
 
     def _on_seal(self, view: int) -> None:
-        snapshot = self.newest
-        if snapshot is not None and snapshot.header.view == view:
-            self.sealed = snapshot
+        self.shown.on_seal(view)
         self.carrier.poke()
         self.runner.poke()
 
@@ -121,25 +125,9 @@ class MemberWork:
             for leg in legs
         )
 
-    def account(self, account: bytes) -> dict[str, Any] | None:
-        """Return what the newest sealed snapshot says of an account."""
-        return None if self.sealed is None else account_of(self.sealed, account)
-
-    def proofs(self, account: bytes) -> list[str]:
-        """Return proof files of an account in the newest sealed snapshot; none if unknown."""
-        sealed = self.sealed
-        archived = None if sealed is None else self.parts.archive.get(sealed.header.view)
-        if sealed is None or archived is None or account not in sealed.book.registry:
-            return []
-        setting = self.session.setting
-        return [
-            dumps(fact)
-            for fact in prove_account(setting, sealed, archived, self._group_key, account)
-        ]
-
     def status(self) -> dict[str, Any]:
         """Return this epoch's part of the status page."""
-        session, newest = self.session, self.newest
+        session, newest = self.session, self.shown.newest
         value: dict[str, Any] = {
             "epoch": session.committee.epoch,
             "member": session.me,

@@ -33,6 +33,7 @@ from keeper.node.follower import FollowerWork
 from keeper.node.genesis import Genesis, load_share, save_share
 from keeper.node.member import MemberWork, rules
 from keeper.node.parts import Parts
+from keeper.node.shown import Shown
 from keeper.node.state import FinalState
 from keeper.observe.service import Watcher
 from keeper.observe.table import Table
@@ -304,7 +305,7 @@ class Node:
             )
         if self.keys.address not in epoch.members:
             self.phase = "follower"
-            self.follower = FollowerWork(self.parts, committee, epoch, rules(), lambda _: None)
+            self.follower = FollowerWork(self.parts, committee, epoch, rules())
             await self.follower.run()
             return
         password = self.config.password()
@@ -337,7 +338,8 @@ class Node:
     def _account(self, query: str) -> Response:
         """Answer /account?id=0x…: what the newest sealed snapshot says of it."""
         account = _account_id(query)
-        value = None if self.work is None or account is None else self.work.account(account)
+        shown = self._shown()
+        value = None if shown is None or account is None else shown.account(account)
         if value is None:
             return Response(b'{"error": "no such account in the newest sealed snapshot"}', 404)
         return status.json_response(value)
@@ -345,8 +347,13 @@ class Node:
     def _proof(self, query: str) -> Response:
         """Answer /proof?id=0x…: proof files of an account."""
         account = _account_id(query)
-        proofs = [] if self.work is None or account is None else self.work.proofs(account)
+        shown = self._shown()
+        proofs = [] if shown is None or account is None else shown.proofs(account)
         return status.json_response(proofs) if proofs else Response(b"[]", 404)
+
+    def _shown(self) -> Shown | None:
+        work = self.work or self.follower
+        return None if work is None else work.shown
 
     def health(self) -> status.Health:
         """Return whether this node does its work, and why not."""
@@ -395,6 +402,7 @@ class Node:
                     "role": row.role.value,
                     "connected": row.connected,
                     "round_trip_ms": None if row.round_trip_s is None else row.round_trip_s * 1000,
+                    "lateness_ms": None if row.lateness_s is None else row.lateness_s * 1000,
                     "score": row.score,
                     "standing": row.standing.value,
                     "received": row.received_bytes,
