@@ -30,6 +30,8 @@ GROUPS: dict[str, tuple[str, str]] = {
         "Look at certified views, prove an account, check a proof.",
     ),
     "account": ("keeper.cli.account", "Legs, margin and decisions of one account."),
+    "flow": ("keeper.cli.flow", "Atomic flows over several chains."),
+    "intent": ("keeper.cli.intent", "Orders that say what must arrive where (ERC-7683)."),
     "auction": ("keeper.cli.auction", "Tasks, rounds and awards."),
     "tx": ("keeper.cli.tx", "What this keeper sent to chains, and why."),
     "risk": ("keeper.cli.risk", "Liquidation at risk, stress and exposure of a tick."),
