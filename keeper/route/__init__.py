@@ -1,1 +1,4 @@
-"""Package `keeper.route`."""
+"""Routing: which way funds go between places, how well, and a proof of how well.
+
+Pure: no clock, no chance, no socket. Floats live inside the optimisers only.
+"""

@@ -1,0 +1,374 @@
+"""A quote: the best way from one place to another, in whole units, with its bound.
+
+    graph ─▶ drop what is cursed, full or too late ─▶ solve ─▶ flows ─▶ a graph without cycles
+          ─▶ amounts in integers, edge by edge ─▶ longest path within the deadline? ─▶ Quote
+                                                  no: drop its slowest edge, again
+
+The flows only say in which proportions each place's funds are split; amounts come from exact
+integer arithmetic, so rounding, fixed fees and float noise end in less delivered, never in a
+promise that cannot be kept. A verifier's limit counts over all its lanes, not per bridge name.
+"""
+
+from dataclasses import dataclass
+
+from keeper.route.bound import Certificate, certify, check_bound
+from keeper.route.cfmm import Solution
+from keeper.route.graph import Edge, Graph, Lane, Place, Swap, edges_of, gives, shape_of
+from keeper.route.pools import Problem
+from keeper.route.solve import solve
+
+DUST = 1e-6
+"""Flows worth less than this share of the largest are the optimiser's noise."""
+_TRIES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked for.
+
+    Args:
+        origin, destination, amount: move this much from there to there.
+        deadline_ms: everything must be delivered by then, counted at the 95th percentile; 0: none.
+        exposure: most that the lanes of a verifier may carry, in units of the moved asset.
+        exclude: bridge addresses not to use.
+    """
+
+    origin: Place
+    destination: Place
+    amount: int
+    deadline_ms: int = 0
+    exposure: tuple[tuple[bytes, int], ...] = ()
+    exclude: frozenset[bytes] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """An amount through one edge, and the least that comes out."""
+
+    edge: Edge
+    amount: int
+    least_out: int
+    done_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """The answer.
+
+    Args:
+        request: what was asked.
+        hops: in an order in which funds are there when they are needed.
+        sent, delivered: of the origin's and the destination's asset.
+        certificate: no plan over the same graph delivers more than its bound.
+        left_out: (edge, why) of what was not usable.
+    """
+
+    request: Request
+    hops: tuple[Hop, ...]
+    sent: int
+    delivered: int
+    certificate: Certificate
+    solver: str
+    left_out: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def latency_ms(self) -> int:
+        """Return when the last part is delivered, at the 95th percentile."""
+        return max((hop.done_ms for hop in self.hops), default=0)
+
+
+def usable(graph: Graph, request: Request) -> tuple[Graph, tuple[tuple[str, str], ...]]:
+    """Return the part of a graph that a request may use, and why the rest may not."""
+    swaps, lanes, why = [], [], []
+    for swap in sorted(graph.swaps, key=lambda one: edges_of(one)[0].key()):
+        if min(swap.reserves) <= 0:
+            why.append((name_of(swap), "empty"))
+        else:
+            swaps.append(swap)
+    for lane in sorted(graph.lanes, key=lambda one: edges_of(one)[0].key()):
+        fault = _fault(lane, request)
+        if fault:
+            why.append((name_of(lane), fault))
+        else:
+            lanes.append(lane)
+    return Graph(tuple(swaps), tuple(lanes)), tuple(why)
+
+
+def _fault(lane: Lane, request: Request) -> str:
+    if lane.cursed:
+        return "cursed"
+    if lane.bridge in request.exclude:
+        return "excluded"
+    if lane.room <= lane.fee_fixed:
+        return "no room left"
+    if 0 < request.deadline_ms < lane.p95_ms:
+        return f"{lane.p95_ms} ms is past the deadline"
+    if dict(request.exposure).get(lane.verifier, 1) <= 0:
+        return "its verifier's limit is used up"
+    return ""
+
+
+def name_of(way: Swap | Lane) -> str:
+    """Return a short name for an operator."""
+    if isinstance(way, Lane):
+        return f"bridge 0x{way.bridge.hex()[:8]} {way.origin}→{way.destination}"
+    return f"pool 0x{way.venue.hex()[:8]} on {way.chain}"
+
+
+def problem_of(graph: Graph, request: Request) -> Problem:
+    """Return the optimiser's problem of a request over a usable graph."""
+    places = sorted({*graph.places(), request.origin, request.destination})
+    index = {place: at for at, place in enumerate(places)}
+    limits = tuple(sorted(request.exposure))
+    group = {verifier: at for at, (verifier, _) in enumerate(limits)}
+    made = [shape_of(swap, index, -1, 0) for swap in graph.swaps]
+    made += [shape_of(lane, index, group.get(lane.verifier, -1), lane.room) for lane in graph.lanes]
+    worth = tuple(float(place == request.destination) for place in places)
+    held = tuple(float(request.amount) * (place == request.origin) for place in places)
+    return Problem(worth, held, tuple(made), tuple(float(limit) for _, limit in limits))
+
+
+def quote(graph: Graph, request: Request) -> Quote:
+    """Return the best plan for a request; it delivers 0 where there is no way.
+
+    Raises:
+        ValueError: the amount is not positive, or both places are the same.
+    """
+    if request.amount <= 0 or request.origin == request.destination:
+        raise ValueError("a route moves a positive amount between two places")
+    fit, why = usable(graph, request)
+    whole = problem_of(fit, request)
+    if not whole.pools:
+        nothing = Certificate((1,) * len(whole.worth), (0,) * len(whole.limits), 0, 0)
+        return Quote(request, (), 0, 0, nothing, "none", why)
+    solution = solve(whole)
+    best = _timely(fit, request, solution)
+    for _ in range(_TRIES):  # a lane whose fixed fee costs more than it saves is left out
+        small = _smallest(best)
+        if small is None:
+            break
+        fewer = _without(fit, small)
+        if not (fewer.swaps or fewer.lanes):
+            break
+        other = _timely(fewer, request, solve(problem_of(fewer, request)))
+        if other.delivered <= best.delivered:
+            break
+        fit, best = fewer, other
+    sealed = certify(whole, solution, best.delivered)
+    return Quote(request, best.hops, best.sent, best.delivered, sealed, solution.solver, why)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    delivered: int = 0
+    sent: int = 0
+    hops: tuple[Hop, ...] = ()
+
+
+def _timely(graph: Graph, request: Request, solution: Solution) -> _Found:
+    """Return the amounts of a solution, solving again without what makes a path late."""
+    for _ in range(_TRIES):
+        found = _amounts(_acyclic(_shares(graph, solution), request), request)
+        late = _slowest(found, request)
+        if late is None:
+            return found
+        graph = _without(graph, late)
+        if not (graph.swaps or graph.lanes):
+            break
+        solution = solve(problem_of(graph, request))
+    return _Found()
+
+
+def _without(graph: Graph, way: Swap | Lane) -> Graph:
+    return Graph(
+        tuple(swap for swap in graph.swaps if swap is not way),
+        tuple(lane for lane in graph.lanes if lane is not way),
+    )
+
+
+def _smallest(found: _Found) -> Lane | None:
+    """Return the lane that carries least of those with a fixed fee, if there are two or more."""
+    lanes = [(hop.amount, hop.edge.way) for hop in found.hops if isinstance(hop.edge.way, Lane)]
+    paying = [(amount, lane) for amount, lane in lanes if lane.fee_fixed]
+    if len(lanes) < 2 or not paying:
+        return None
+    return min(paying, key=lambda pair: pair[0])[1]
+
+
+def _shares(graph: Graph, solution: Solution) -> dict[Edge, float]:
+    """Return what each edge takes in, without what is only noise."""
+    ways: tuple[Swap | Lane, ...] = (*graph.swaps, *graph.lanes)
+    taken: dict[Edge, float] = {}
+    price: dict[Edge, float] = {}
+    for place, tokens, flows in solution.by_pool():
+        edges = edges_of(ways[place])
+        slot = 0 if flows[0] < flows[1] else 1
+        if flows[slot] < 0:
+            taken[edges[slot]] = taken.get(edges[slot], 0.0) - flows[slot]
+            price[edges[slot]] = float(solution.prices[tokens[slot]])
+    worth = {edge: sent * price[edge] for edge, sent in taken.items()}
+    least = DUST * max(worth.values(), default=0.0)
+    return {edge: sent for edge, sent in taken.items() if worth[edge] > least}
+
+
+def _acyclic(flows: dict[Edge, float], request: Request) -> dict[Edge, float]:
+    """Return the edges on paths from origin to destination, each cycle cut at its least flow."""
+    left = dict(flows)
+    while cycle := _cycle(left):
+        del left[min(cycle, key=lambda edge: (left[edge], edge.key()))]
+    ahead = _reached(request.origin, [(edge.origin, edge.destination) for edge in left])
+    back = _reached(request.destination, [(edge.destination, edge.origin) for edge in left])
+    return {
+        edge: sent
+        for edge, sent in left.items()
+        if edge.origin in ahead and edge.destination in back
+    }
+
+
+def _reached(start: Place, arrows: list[tuple[Place, Place]]) -> set[Place]:
+    found, fresh = {start}, [start]
+    while fresh:
+        here = fresh.pop()
+        for origin, destination in arrows:
+            if origin == here and destination not in found:
+                found.add(destination)
+                fresh.append(destination)
+    return found
+
+
+def _cycle(flows: dict[Edge, float]) -> list[Edge]:
+    """Return the edges of one cycle, or none."""
+    after: dict[Place, list[Edge]] = {}
+    for one in sorted(flows, key=Edge.key):
+        after.setdefault(one.origin, []).append(one)
+    closed: set[Place] = set()
+    for start in sorted(after):
+        edge: Edge | None
+        path: list[Edge] = []
+        trail: list[Place] = [start]
+        ways = [iter(after.get(start, ()))]
+        while ways:
+            edge = next(ways[-1], None)
+            if edge is None:
+                ways.pop()
+                closed.add(trail.pop())
+                path = path[:-1]
+            elif edge.destination in trail:
+                return [*path[trail.index(edge.destination) :], edge]
+            elif edge.destination not in closed:
+                path.append(edge)
+                trail.append(edge.destination)
+                ways.append(iter(after.get(edge.destination, ())))
+    return []
+
+
+def _amounts(flows: dict[Edge, float], request: Request) -> _Found:
+    """Return whole amounts, place by place in the order of the flow."""
+    groups = dict(request.exposure)
+    have: dict[Place, int] = {request.origin: request.amount}
+    ready: dict[Place, int] = {}
+    hops: list[Hop] = []
+    sent = 0
+    for place in _order(flows, request.origin):
+        out = sorted(
+            ((share, edge) for edge, share in flows.items() if edge.origin == place),
+            key=lambda pair: (pair[0], pair[1].key()),
+        )
+        rest, total = have.get(place, 0), sum(share for share, _ in out)
+        for share, edge in out:
+            part = rest if share >= total else min(rest, int(rest * (share / total)))
+            part = min(part, _free(edge, groups))
+            total -= share
+            least = gives(edge, part)
+            if least <= 0:
+                continue
+            if isinstance(edge.way, Lane) and edge.way.verifier in groups:
+                groups[edge.way.verifier] -= part
+            rest -= part
+            sent += part if place == request.origin else 0
+            done = ready.get(place, 0) + edge.latency_ms
+            hops.append(Hop(edge, part, least, done))
+            have[edge.destination] = have.get(edge.destination, 0) + least
+            ready[edge.destination] = max(ready.get(edge.destination, 0), done)
+    return _Found(have.get(request.destination, 0), sent, tuple(hops))
+
+
+def _free(edge: Edge, groups: dict[bytes, int]) -> int:
+    if not isinstance(edge.way, Lane):
+        return 1 << 255
+    return min(edge.way.room, groups.get(edge.way.verifier, 1 << 255))
+
+
+def _order(flows: dict[Edge, float], origin: Place) -> list[Place]:
+    """Return places so that all that flows into one comes before it."""
+    waiting: dict[Place, int] = {}
+    for edge in flows:
+        waiting[edge.destination] = waiting.get(edge.destination, 0) + 1
+    order, fresh = [], [origin]
+    while fresh:
+        place = min(fresh)
+        fresh.remove(place)
+        order.append(place)
+        for edge in flows:
+            if edge.origin == place:
+                waiting[edge.destination] -= 1
+                if not waiting[edge.destination]:
+                    fresh.append(edge.destination)
+    return order
+
+
+def _slowest(found: _Found, request: Request) -> Swap | Lane | None:
+    """Return the slowest way of a path that is past the deadline, or None."""
+    if not request.deadline_ms:
+        return None
+    late = [hop for hop in found.hops if hop.done_ms > request.deadline_ms]
+    if not late:
+        return None
+    hop = max(late, key=lambda one: (one.done_ms, one.edge.key()))
+    path = [hop]
+    while hop.done_ms > hop.edge.latency_ms:
+        wanted = hop.done_ms - hop.edge.latency_ms
+        hop = next(
+            one
+            for one in found.hops
+            if one.edge.destination == hop.edge.origin and one.done_ms == wanted
+        )
+        path.append(hop)
+    return max(path, key=lambda one: (one.edge.latency_ms, one.edge.key())).edge.way
+
+
+def check_quote(graph: Graph, answer: Quote, allowed_ppb: int) -> str | None:
+    """Return what is wrong with a peer's quote over the graph as seen here, or None.
+
+    One pass over the hops and one over the pools: nothing is solved again.
+    """
+    request = answer.request
+    fit, _ = usable(graph, request)
+    ways = {*fit.swaps, *fit.lanes}
+    have: dict[Place, int] = {request.origin: request.amount}
+    ready: dict[Place, int] = {}
+    groups = dict(request.exposure)
+    used: set[Swap | Lane] = set()
+    for hop in answer.hops:
+        edge = hop.edge
+        if edge.way not in ways or edge not in edges_of(edge.way):
+            return f"{name_of(edge.way)} is not usable here"
+        if edge.way in used:
+            return f"{name_of(edge.way)} is used twice"
+        used.add(edge.way)
+        if not 0 < hop.amount <= min(_free(edge, groups), have.get(edge.origin, 0)):
+            return f"{name_of(edge.way)} is sent more than is there, or than it takes"
+        if hop.least_out > gives(edge, hop.amount):
+            return f"{name_of(edge.way)} does not give {hop.least_out}"
+        if hop.done_ms < ready.get(edge.origin, 0) + edge.latency_ms:
+            return f"{name_of(edge.way)} is slower than claimed"
+        if isinstance(edge.way, Lane) and edge.way.verifier in groups:
+            groups[edge.way.verifier] -= hop.amount
+        have[edge.origin] -= hop.amount
+        have[edge.destination] = have.get(edge.destination, 0) + hop.least_out
+        ready[edge.destination] = max(ready.get(edge.destination, 0), hop.done_ms)
+    if 0 < request.deadline_ms < answer.latency_ms:
+        return "the plan is past its deadline"
+    if have.get(request.destination, 0) < max(answer.delivered, answer.certificate.value):
+        return "the plan does not deliver what it claims"
+    return check_bound(problem_of(fit, request), answer.certificate, allowed_ppb)
