@@ -33,6 +33,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     "flow": ("keeper.cli.flow", "Atomic flows over several chains."),
     "intent": ("keeper.cli.intent", "Orders that say what must arrive where (ERC-7683)."),
     "auction": ("keeper.cli.auction", "Tasks, rounds and awards."),
+    "route": ("keeper.cli.route", "The best way between two places, with its bound."),
     "tx": ("keeper.cli.tx", "What this keeper sent to chains, and why."),
     "risk": ("keeper.cli.risk", "Liquidation at risk, stress and exposure of a tick."),
     "evidence": ("keeper.cli.evidence", "Proof that a member said two things."),

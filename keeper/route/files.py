@@ -1,0 +1,93 @@
+"""A routing graph as JSON, the form in which operators keep and exchange one.
+
+    {"swaps": [{"chain", "venue", "assets", "reserves", "fee_ppm", "weights"?, "latency_ms"?}],
+     "lanes": [{"bridge", "origin", "destination", "asset", "fee_fixed", "fee_ppm", "p50_ms",
+                "p95_ms", "capacity", "security", "verifier", "queue"?, "curvature"?, "cursed"?}]}
+
+Addresses and verifiers are 0x text, assets are symbols, `security` is a class's name.
+"""
+
+import json
+from typing import Any
+
+from keeper.errors import ConfigError
+from keeper.parameters import BridgeClass
+from keeper.route.graph import Graph, Lane, Place, Swap
+from keeper.units import ChainId, symbol
+
+
+def graph_of(text: str, where: str) -> Graph:
+    """Return the graph of a JSON text.
+
+    Raises:
+        ConfigError: the text is not a graph.
+    """
+    try:
+        raw = json.loads(text)
+        return Graph(
+            tuple(_swap(row) for row in raw.get("swaps", ())),
+            tuple(_lane(row) for row in raw.get("lanes", ())),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"not a routing graph: {type(error).__name__} {error}",
+            where=where,
+            remedy="see docs/routing.md for the fields",
+        ) from error
+
+
+def place_of(text: str) -> Place:
+    """Return the place written as chain:SYMBOL.
+
+    Raises:
+        ConfigError: the text is something else.
+    """
+    chain, _, asset = text.partition(":")
+    try:
+        return Place(ChainId(int(chain)), symbol(asset))
+    except ValueError as error:
+        raise ConfigError(f"{text!r} is not a place; write chain:SYMBOL, as 1:USDC") from error
+
+
+def _pair(row: dict[str, Any], name: str) -> tuple[int, int]:
+    first, second = map(int, row[name])
+    return first, second
+
+
+def _bytes(text: str, size: int) -> bytes:
+    found = bytes.fromhex(text.removeprefix("0x"))
+    if len(found) != size:
+        raise ValueError(f"{text} is not {size} bytes")
+    return found
+
+
+def _swap(row: dict[str, Any]) -> Swap:
+    first, second = row["assets"]
+    return Swap(
+        ChainId(int(row["chain"])),
+        _bytes(row["venue"], 20),
+        (symbol(first), symbol(second)),
+        _pair(row, "reserves"),
+        int(row["fee_ppm"]),
+        _pair(row, "weights") if "weights" in row else (1, 1),
+        int(row.get("latency_ms", 0)),
+    )
+
+
+def _lane(row: dict[str, Any]) -> Lane:
+    return Lane(
+        _bytes(row["bridge"], 20),
+        ChainId(int(row["origin"])),
+        ChainId(int(row["destination"])),
+        symbol(row["asset"]),
+        int(row["fee_fixed"]),
+        int(row["fee_ppm"]),
+        int(row["p50_ms"]),
+        int(row["p95_ms"]),
+        int(row["capacity"]),
+        BridgeClass[str(row["security"]).upper()],
+        _bytes(row["verifier"], 32),
+        int(row.get("queue", 0)),
+        int(row.get("curvature", 0)),
+        bool(row.get("cursed", False)),
+    )
