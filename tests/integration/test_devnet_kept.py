@@ -142,7 +142,7 @@ async def slashes_a_liar(control: Control) -> None:
         }
         raw = bytes.fromhex((await rpc.call("eth_call", [call, "latest"]))[2:])
         ((amount, _, _, _, state),) = decode_result("Bonds", "stake", raw)
-        return state == BondStatus.TOMBSTONED and amount == 0
+        return bool(state == BondStatus.TOMBSTONED and amount == 0)
 
     async with trio.open_nursery() as nursery:
         await nursery.start(p2p.run)
