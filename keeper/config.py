@@ -9,7 +9,7 @@ share (committee, parameters) comes from the network, never from here.
 
 import os
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +41,51 @@ port = {http_port}
 
 # One section per chain of the network: endpoints in order of preference.
 {chains}
+# Where a chain's final blocks are proven by its own consensus instead of asked for, add a section
+# [light_client.CHAIN] with the beacon node and a block root you trust; see docs/light-clients.md.
+
 [policies]
 # Who decides what this node bids on: names of installed policies, or path.py:Class.
 liquidation = "liquidation"
 """
+
+
+@dataclass(frozen=True, slots=True)
+class LightClientConfig:
+    """How one chain's finality is proven: a beacon node to ask, and what not to ask it.
+
+    Args:
+        beacon: http(s) address of a beacon node that serves light clients as SSZ.
+        trusted_root: root of a recent final beacon block, from somebody the operator trusts.
+        genesis_time: unix seconds of slot 0.
+        genesis_validators_root: names the beacon chain.
+        forks: (first epoch, version) from Electra on, ascending.
+        seconds_per_slot, slots_per_epoch, epochs_per_period: lengths; those of the main net.
+    """
+
+    beacon: str
+    trusted_root: bytes
+    genesis_time: int
+    genesis_validators_root: bytes
+    forks: tuple[tuple[int, bytes], ...]
+    seconds_per_slot: int = 12
+    slots_per_epoch: int = 32
+    epochs_per_period: int = 256
+
+    def render(self, chain: ChainId) -> str:
+        """Return the section of `keeper.toml`."""
+        forks = ", ".join(f'"{epoch}" = "0x{version.hex()}"' for epoch, version in self.forks)
+        return (
+            f"\n[light_client.{chain}]\n"
+            f"beacon = {_quoted(self.beacon)}\n"
+            f'trusted_root = "0x{self.trusted_root.hex()}"\n'
+            f"genesis_time = {self.genesis_time}\n"
+            f'genesis_validators_root = "0x{self.genesis_validators_root.hex()}"\n'
+            f"forks = {{ {forks} }}\n"
+            f"seconds_per_slot = {self.seconds_per_slot}\n"
+            f"slots_per_epoch = {self.slots_per_epoch}\n"
+            f"epochs_per_period = {self.epochs_per_period}\n"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +101,7 @@ class Config:
         http_host, http_port: where health, metrics and status are served.
         endpoints: RPC endpoints per chain, at least one each.
         policies: policy name per kind.
+        light_clients: how finality is proven, per chain; the others' endpoints are asked.
     """
 
     home: Path
@@ -71,6 +113,7 @@ class Config:
     http_port: int
     endpoints: dict[ChainId, tuple[str, ...]]
     policies: dict[str, str]
+    light_clients: dict[ChainId, LightClientConfig]
 
     @property
     def network_file(self) -> Path:
@@ -110,6 +153,11 @@ _SECTIONS: dict[str, set[str]] = {
     "http": {"host", "port"},
     "chains": set(),
     "policies": {"liquidation", "routing", "deleverage", "hedging", "filling"},
+    "light_client": set(),
+}
+_PER_CHAIN: dict[str, set[str]] = {
+    "chains": {"rpc"},
+    "light_client": {field.name for field in fields(LightClientConfig)},
 }
 
 
@@ -150,17 +198,43 @@ def _refuse_unknown(raw: dict[str, Any], path: Path) -> None:
                 where=str(path),
                 remedy=f"the sections are {', '.join(sorted(_SECTIONS))}",
             )
-        unknown = set() if section == "chains" else set(body) - known
-        if section == "chains":
-            unknown = {
-                f"{chain}.{key}" for chain, row in body.items() for key in set(row) - {"rpc"}
-            }
+        if section in _PER_CHAIN:
+            known = _PER_CHAIN[section]
+            unknown = {f"{chain}.{key}" for chain, row in body.items() for key in set(row) - known}
+        else:
+            unknown = set(body) - known
         if unknown:
             raise ConfigError(
                 f"unknown key {min(unknown)!r} in [{section}]",
                 where=str(path),
-                remedy=f"the keys are {', '.join(sorted(known or {'rpc'}))}",
+                remedy=f"the keys are {', '.join(sorted(known))}",
             )
+
+
+def _bytes(text: str, length: int) -> bytes:
+    raw = bytes.fromhex(text.removeprefix("0x"))
+    if len(raw) != length:
+        raise ValueError(f"{text!r} is not {length} bytes in hex")
+    return raw
+
+
+def _light_client(row: dict[str, Any]) -> LightClientConfig:
+    forks = [(int(epoch), _bytes(version, 4)) for epoch, version in row["forks"].items()]
+    lengths = {
+        name: int(row[name])
+        for name in ("seconds_per_slot", "slots_per_epoch", "epochs_per_period")
+        if name in row
+    }
+    if not forks or min(lengths.values(), default=1) < 1:
+        raise ValueError("a light client needs a fork, and lengths of at least 1")
+    return LightClientConfig(
+        str(row["beacon"]),
+        _bytes(row["trusted_root"], 32),
+        int(row["genesis_time"]),
+        _bytes(row["genesis_validators_root"], 32),
+        tuple(sorted(forks)),
+        **lengths,
+    )
 
 
 def _build(home: Path, raw: dict[str, Any]) -> Config:
@@ -176,6 +250,12 @@ def _build(home: Path, raw: dict[str, Any]) -> Config:
     for chain, urls in endpoints.items():
         if not urls:
             raise ValueError(f"chains.{chain}.rpc needs at least one endpoint")
+    light = {
+        ChainId(int(chain)): _light_client(row)
+        for chain, row in sorted(raw.get("light_client", {}).items())
+    }
+    if set(light) - set(endpoints):
+        raise ValueError(f"light_client.{min(set(light) - set(endpoints))} is no chain with rpc")
     password = str(node.get("password_file", ""))
     return Config(
         home=home,
@@ -187,6 +267,7 @@ def _build(home: Path, raw: dict[str, Any]) -> Config:
         http_port=int(http["port"]),
         endpoints=endpoints,
         policies={str(kind): str(name) for kind, name in raw.get("policies", {}).items()},
+        light_clients=light,
     )
 
 

@@ -50,6 +50,13 @@ def up(
         Path | None, typer.Option(help="CSV (.xz too) of a price series to replay instead.")
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Where to write the report.")] = None,
+    light_client: Annotated[
+        bool,
+        typer.Option(
+            "--light-client",
+            help="Keepers take as final only what a simulated beacon chain's committee signed.",
+        ),
+    ] = False,
     keep: Annotated[bool, typer.Option(help="Go on after the scenario, until Ctrl-C.")] = False,
     directory: Annotated[
         Path | None, typer.Option("--dir", help="Where homes and logs go; a temporary one if not.")
@@ -75,8 +82,9 @@ def up(
     value: dict[str, Any] = {}
     with _folder(directory) as folder, Progress(as_json=as_json) as progress:
         outcome = trio.run(
-            _up, folder, keepers, chains, scenario, options, keep, progress, value, report
-        )
+            _up, folder, keepers, chains, scenario, options, keep, progress, value, report,
+            light_client,
+        )  # fmt: skip
     if as_json:
         print_json({"report": value})
     elif value:
@@ -142,6 +150,7 @@ async def _up(
     progress: Progress,
     value: dict[str, Any],
     report: Path | None,
+    light_client: bool,
 ) -> int:
     """Run everything; return the exit status."""
     async with trio.open_nursery() as nursery:
@@ -150,7 +159,7 @@ async def _up(
         with stop:
             async with run_cluster(
                 folder, CACHE, keepers=keepers, chains=chains, say=progress.say,
-                accounts=options.traders + 20,
+                accounts=options.traders + 20, light_client=light_client,
             ) as cluster:  # fmt: skip
                 control.write(cluster)
                 nursery.start_soon(progress.watch, cluster)

@@ -229,8 +229,12 @@ class SimulatedBeacon:
         slot = self.slot_of(execution.timestamp)
         if self.faults.stalled:
             return False
-        kept = self._until(execution.raw[:32])
+        again = self.knows(execution.block_hash)
+        kept = self._until(execution.block_hash if again else execution.raw[:32])
         if self.blocks and not kept:
+            return False
+        if again:
+            self.blocks = kept
             return False
         self._parents[execution.block_hash] = execution.raw[:32]
         while len(self._parents) > 2 * KEPT_BLOCKS:

@@ -15,7 +15,12 @@ Paths and bytes are those of the beacon APIs, so the client needs to know nothin
 
 import argparse
 import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -23,15 +28,23 @@ import trio
 
 from keeper.chain.http import HttpRpc
 from keeper.chain.rpc import Rpc
+from keeper.config import LightClientConfig
 from keeper.devnet.beacon import FORK_VERSION, SimulatedBeacon
-from keeper.errors import RemoteFault
+from keeper.devnet.chains import free_port
+from keeper.errors import RemoteFault, UnreachableError
 from keeper.observe.light_client.rest import SSZ
 from keeper.observe.light_client.ssz import Update, sha256, uint
+from keeper.web.client import get_json
 from keeper.web.server import Response, Route, Server
 
 LIGHT = "/eth/v1/beacon/light_client"
 MAX_UPDATES = 128
 POLL_S = 0.25
+READY_S = 60.0
+SLOTS_PER_EPOCH = 2
+"""With a slot a second, a block is final after four to six seconds."""
+EPOCHS_PER_PERIOD = 64
+"""A committee serves two minutes, so a devnet sees many."""
 _CATCH_UP = 256
 """Blocks anvil keeps, and so the longest way back to a block we know."""
 
@@ -154,13 +167,59 @@ async def genesis_time(rpc: Rpc) -> int:
     return int(block["timestamp"], 16)
 
 
-async def serve(
-    rpc_url: str, host: str, port: int, *, task_status: Any = trio.TASK_STATUS_IGNORED
-) -> None:
+async def serve(rpc_url: str, host: str, port: int, slots_per_epoch: int) -> None:
     """Serve a beacon chain over the execution chain at an address, until cancelled."""
     rpc = HttpRpc(rpc_url)
-    node = BeaconNode(SimulatedBeacon(await genesis_time(rpc)), rpc, host, port)
-    await node.run(task_status=task_status)
+    beacon = SimulatedBeacon(
+        await genesis_time(rpc),
+        slots_per_epoch=slots_per_epoch,
+        epochs_per_period=EPOCHS_PER_PERIOD,
+    )
+    await BeaconNode(beacon, rpc, host, port).run()
+
+
+@asynccontextmanager
+async def run_beacon(rpc_url: str, output: Path) -> AsyncIterator[LightClientConfig]:
+    """Run the process for the length of the block; yield what a keeper needs to follow it.
+
+    Args:
+        rpc_url: of the execution chain, which goes on by itself.
+        output: where the process writes what it has to say.
+
+    Raises:
+        UnreachableError: it makes nothing final in time.
+    """
+    port = free_port()
+    command = [sys.executable, "-m", "keeper.devnet.beacon_node", "--rpc", rpc_url]
+    command += ["--port", str(port), "--slots-per-epoch", str(SLOTS_PER_EPOCH)]
+    with output.open("ab") as file:
+        process = await trio.lowlevel.open_process(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file
+        )
+    try:
+        told: dict[str, Any] = {}
+        final: dict[str, Any] = {}
+        with trio.move_on_after(READY_S):
+            while "data" not in final and process.poll() is None:
+                await trio.sleep(POLL_S)
+                told = await get_json("127.0.0.1", port, "/eth/v1/beacon/genesis") or {}
+                final = await get_json("127.0.0.1", port, "/eth/v1/beacon/headers/finalized") or {}
+        if "data" not in final or "data" not in told:
+            raise UnreachableError("the simulated beacon makes nothing final", where=str(output))
+        yield LightClientConfig(
+            f"http://127.0.0.1:{port}",
+            bytes.fromhex(final["data"]["root"][2:]),
+            int(told["data"]["genesis_time"]),
+            bytes.fromhex(told["data"]["genesis_validators_root"][2:]),
+            ((0, bytes.fromhex(told["data"]["genesis_fork_version"][2:])),),
+            seconds_per_slot=1,
+            slots_per_epoch=SLOTS_PER_EPOCH,
+            epochs_per_period=EPOCHS_PER_PERIOD,
+        )
+    finally:
+        with trio.CancelScope(shield=True):
+            process.kill()
+            await process.wait()
 
 
 def main() -> None:
@@ -169,8 +228,9 @@ def main() -> None:
     parser.add_argument("--rpc", required=True)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--slots-per-epoch", type=int, default=SLOTS_PER_EPOCH)
     chosen = parser.parse_args()
-    trio.run(serve, chosen.rpc, chosen.host, chosen.port)
+    trio.run(serve, chosen.rpc, chosen.host, chosen.port, chosen.slots_per_epoch)
 
 
 if __name__ == "__main__":

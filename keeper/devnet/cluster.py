@@ -24,7 +24,9 @@ import trio
 
 from keeper import home as home_folder
 from keeper import network as descriptor
+from keeper.config import LightClientConfig
 from keeper.contracts import encode_call
+from keeper.devnet.beacon_node import run_beacon
 from keeper.devnet.chains import Anvil, AnvilSpec, ensure_anvil, free_port, run_anvil
 from keeper.devnet.deploy import Market, account_id, deploy_chain, install_committee
 from keeper.devnet.wallet import Send, Wallet, broadcast
@@ -124,6 +126,7 @@ class Cluster:
     parameters: Parameters
     wallets: dict[ChainId, Wallet]
     keepers: list[KeeperProcess] = field(default_factory=list)
+    light_clients: dict[ChainId, LightClientConfig] = field(default_factory=dict)
 
     @property
     def hub(self) -> Anvil:
@@ -184,7 +187,14 @@ def keeper_command() -> list[str]:
 
 @asynccontextmanager
 async def run_cluster(
-    folder: Path, cache: Path, *, keepers: int, chains: int, say: Say, accounts: int = 80
+    folder: Path,
+    cache: Path,
+    *,
+    keepers: int,
+    chains: int,
+    say: Say,
+    accounts: int = 80,
+    light_client: bool = False,
 ) -> AsyncIterator[Cluster]:
     """Run a whole local network for the length of the block.
 
@@ -195,6 +205,7 @@ async def run_cluster(
         chains: how many chains; the first is the hub, the others are venues.
         say: told what happens now.
         accounts: funded accounts per chain, for the deployer and the traders.
+        light_client: every chain has a simulated beacon, and keepers take only what it proves.
     """
     say("starting chains (the first time, anvil is fetched)")
     binary = await trio.to_thread.run_sync(ensure_anvil, cache)
@@ -205,6 +216,11 @@ async def run_cluster(
             anvils[spec.chain] = await stack.enter_async_context(run_anvil(binary, spec))
         say("deploying contracts")
         cluster = await _deploy(folder, anvils, keepers)
+        if light_client:
+            say("starting a simulated beacon for every chain")
+            for chain, anvil in anvils.items():
+                beacon = run_beacon(anvil.url, folder / f"beacon-{chain}.log")
+                cluster.light_clients[chain] = await stack.enter_async_context(beacon)
         stack.push_async_callback(_stop_all, cluster)
         say(f"making {keepers} keepers and their bonds")
         await _make_keepers(cluster, keepers)
@@ -284,6 +300,8 @@ def make_home(cluster: Cluster, one: KeeperProcess, bootstrap: tuple[str, ...]) 
         password_file=cluster.folder / "password",
         work=QUICK,
     )
+    with (one.home / "keeper.toml").open("a") as file:
+        file.writelines(client.render(chain) for chain, client in cluster.light_clients.items())
     one.keys, one.peer = made, peer_id_text(made.peer_id)
     return one
 

@@ -35,6 +35,7 @@ from keeper.node.member import MemberWork, rules
 from keeper.node.parts import Parts
 from keeper.node.shown import Shown
 from keeper.node.state import FinalState
+from keeper.observe.light_client.service import configured
 from keeper.observe.service import Watcher
 from keeper.observe.table import Table
 from keeper.parameters import Parameters
@@ -94,8 +95,15 @@ class Node:
         self.metrics = Metrics()
         self.store = Store(config.store_file)
         self.archive = Archive(self.store)
+        self.light_clients = {
+            chain.id: configured(chain.id, config.light_clients[chain.id])
+            for chain in network.chains
+            if chain.id in config.light_clients
+        }
+        finality = {chain: client.finality for chain, client in self.light_clients.items()}
         self.chains: dict[ChainId, Chain] = {
-            chain.id: EvmChain(chain.id, config.endpoints[chain.id]) for chain in network.chains
+            chain.id: EvmChain(chain.id, config.endpoints[chain.id], finality.get(chain.id))
+            for chain in network.chains
         }
         self.watchers = {
             chain.id: Watcher(chain, self.chains[chain.id]) for chain in network.chains
@@ -163,6 +171,8 @@ class Node:
             async with trio.open_nursery() as nursery:
                 await nursery.start(server.run)
                 await self._check_chains()
+                for client in self.light_clients.values():
+                    nursery.start_soon(client.run)
                 for watcher in self.watchers.values():
                     nursery.start_soon(watcher.run)
                 nursery.start_soon(self.executor.run)
@@ -362,13 +372,18 @@ class Node:
         needed = 0 if self.work is None else self.work.session.committee.quorum - 1
         return status.judge(
             self.phase,
-            {chain: watcher.trouble for chain, watcher in self.watchers.items()},
+            {chain: self._trouble(chain) for chain in self.watchers},
             status.now(),
             state.final_at if state else None,
             state.sealed_at if state else None,
             linked,
             needed,
         )
+
+    def _trouble(self, chain: ChainId) -> str:
+        """Return what is wrong with a chain: its endpoints, or the proof of its finality."""
+        client = self.light_clients.get(chain)
+        return self.watchers[chain].trouble or (client.trouble if client else "")
 
     def status(self) -> dict[str, Any]:
         """Return everything `keeper status` shows."""
@@ -391,7 +406,7 @@ class Node:
                 str(chain): {
                     "final": watcher.index.newest.number if watcher.index.newest else None,
                     "records": len(watcher.index.newest.table) if watcher.index.newest else 0,
-                    "trouble": watcher.trouble,
+                    "trouble": self._trouble(chain),
                 }
                 for chain, watcher in self.watchers.items()
             },

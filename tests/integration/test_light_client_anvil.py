@@ -163,6 +163,20 @@ async def test_a_chain_that_the_committee_did_not_sign_is_never_final(anvil_bina
         assert not [event for event in watcher.events if isinstance(event, Finalized)]
 
 
+async def test_the_beacon_follows_block_by_block(anvil_binary: Path) -> None:
+    async with _line(anvil_binary) as line:
+        anchor = line.final().ref.number
+        for _ in range(6):
+            count = len(line.beacon.blocks)
+            await line.node.follow()
+            assert len(line.beacon.blocks) == count
+            for _ in range(4):
+                await line.mine(1)
+            assert len(line.beacon.blocks) == count + 4
+            assert line.service.trouble == ""
+        assert line.final().ref.number >= anchor + 20
+
+
 async def test_the_beacon_follows_a_reorg(anvil_binary: Path) -> None:
     async with _line(anvil_binary) as line:
         gone = line.beacon.blocks[-1].execution.block_hash
@@ -263,7 +277,7 @@ async def test_the_process_and_its_faults_over_rest(anvil_binary: Path) -> None:
             spec = BeaconSpec(
                 bytes.fromhex(told["data"]["genesis_validators_root"][2:]),
                 ((0, bytes.fromhex(told["data"]["genesis_fork_version"][2:])),),
-                slots_per_epoch=4,
+                slots_per_epoch=2,
                 epochs_per_period=64,
             )
             head = await anvil.rpc.call("eth_getBlockByNumber", ["latest", False])

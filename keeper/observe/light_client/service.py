@@ -16,8 +16,10 @@ import trio
 
 from keeper.chain.finality import Anchored
 from keeper.chain.port import BlockRef
+from keeper.config import LightClientConfig
 from keeper.errors import RemoteFault
 from keeper.observe.light_client.beacon import BeaconSpec, LightClient, Refused, Verdict
+from keeper.observe.light_client.rest import BeaconRest
 from keeper.observe.light_client.ssz import Bootstrap, Update
 from keeper.reasons import Reason
 from keeper.units import BlockNumber, ChainId
@@ -26,6 +28,10 @@ log = structlog.get_logger(__name__)
 
 ANSWER_S = 10.0
 """A node that takes longer for one answer is as good as down."""
+STALL_EPOCHS = 5
+"""A healthy chain makes headers final two epochs behind, rarely three."""
+TRUSTING_S = 14 * 86_400
+"""Well within the time in which validators can leave with their stake."""
 _PERIODS = 16
 """Updates asked for at once: a client 18 days behind catches up with one request."""
 
@@ -54,6 +60,30 @@ class Source(Protocol):
 def slot_clock(genesis_time: int, seconds_per_slot: int) -> Callable[[], int]:
     """Return a function that tells the present slot by this machine's clock."""
     return lambda: (int(time.time()) - genesis_time) // seconds_per_slot
+
+
+def configured(chain: ChainId, settings: LightClientConfig) -> "LightClientService":
+    """Return the service for one chain of the configuration.
+
+    Raises:
+        ConfigError: the beacon's address is none.
+    """
+    spec = BeaconSpec(
+        settings.genesis_validators_root,
+        settings.forks,
+        slots_per_epoch=settings.slots_per_epoch,
+        epochs_per_period=settings.epochs_per_period,
+        trusting_slots=TRUSTING_S // settings.seconds_per_slot,
+    )
+    return LightClientService(
+        chain,
+        BeaconRest(settings.beacon),
+        spec,
+        settings.trusted_root,
+        slot_clock(settings.genesis_time, settings.seconds_per_slot),
+        poll_s=settings.seconds_per_slot / 2,
+        stall_slots=STALL_EPOCHS * settings.slots_per_epoch,
+    )
 
 
 class LightClientService:
