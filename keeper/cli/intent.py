@@ -4,7 +4,8 @@
     status  every order of the newest certified cut: open, filled, being settled, closed
 
 order.json: origin, input_token, input_amount, destination, output_token, output_amount, recipient
-(an address; or a 32-byte margin account, then the output is deposited into it), fill_within_s.
+(an address; or a 32-byte margin account, then the output is deposited into it), and a deadline:
+fill_within_s, or for an account health_ppm, the health that it must not fall below before.
 """
 
 import json
@@ -24,8 +25,11 @@ from keeper.errors import ConfigError
 from keeper.intent.order import OnchainOrder, Order, ResolvedOrder, resolve, word
 from keeper.keys import address_of
 from keeper.network import ChainSpec, NetworkSpec
+from keeper.parameters import Parameters
+from keeper.settle.health import seconds_above
 from keeper.settle.terms import read_token
 from keeper.units import ChainId
+from keeper.venue.book import accounts
 from keeper.venue.intents import OpenOrder, fills, orders
 
 app = typer.Typer(no_args_is_help=True, help="ERC-7683 orders, settled by the keepers' seal.")
@@ -95,10 +99,31 @@ def open_order(
     user = address_of(secret)
     (nonce,) = ask(settings, origin.id, settler, "Intents", "nonces", user)
     now = head_time(settings, origin.id)
-    asked = OnchainOrder(now + int(row.get("fill_within_s", 3_600)), wanted.encode())
+    asked = OnchainOrder(now + _seconds(home, row, wanted), wanted.encode())
     made = resolve(spec.id, origin.id, settler, user=user, nonce=nonce, order=asked)
     sent = [] if dry else send(settings, origin.id, secret, _calls(settler, wanted, asked))
     _print_opened(made, sent, as_json)
+
+
+def _seconds(home: Path, row: Mapping[str, Any], order: Order) -> int:
+    """Return how long a fill may take: as asked, or as long as an account's health surely holds."""
+    if "health_ppm" not in row:
+        return int(row.get("fill_within_s", 3_600))
+    state = load_state(home)
+    legs = accounts(state.spec, state.tables, state.book.rules).get(order.recipient, ())
+    margin = state.margin(legs)
+    seconds = 0
+    if legs and margin is not None:
+        prices = {market: price.price_e8 for market, price in state.book.prices.items()}
+        parameters = Parameters.decode(state.spec.parameters).margin
+        seconds = seconds_above(parameters, prices, legs, margin, int(row["health_ppm"]))
+    if seconds == 0:
+        raise ConfigError(
+            "the account's health may fall below the floor at any time",
+            where="health_ppm",
+            remedy="reduce the position, or give fill_within_s",
+        )
+    return seconds
 
 
 def _calls(settler: bytes, order: Order, asked: OnchainOrder) -> list[Send]:

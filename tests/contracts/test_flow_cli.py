@@ -238,3 +238,24 @@ def test_impossible_orders_are_refused(home: Home, change: dict[str, Any]) -> No
         cli_intent.read_order(home.net.spec, row | change, "order.json")
     with pytest.raises(ConfigError):  # a margin account, where there is no vault
         cli_intent.read_order(home.net.spec, row | {"recipient": "11" * 32}, "order.json")
+
+
+def test_a_margin_deadline_needs_an_account_whose_health_holds(home: Home) -> None:
+    home.view()
+    path, key = home.folder / "order.json", home.folder / "alice.key"
+    row = {
+        "origin": FIRST,
+        "destination": FIRST + 1,
+        "input_token": "USDC",
+        "input_amount": 100,
+        "output_token": "USDC",
+        "output_amount": 90,
+        "recipient": "0x" + "11" * 20,
+        "health_ppm": 1_050_000,
+    }
+    path.write_text(json.dumps(row))
+    words = ["intent", "open", str(path), "--key", str(key), "--home", str(home.folder)]
+    result = CliRunner().invoke(app, words)
+    assert isinstance(result.exception, ConfigError)
+    assert "health" in str(result.exception)
+    assert home.sent == []

@@ -94,7 +94,8 @@ class Net:
             token = Token(symbol("USDC"), world.at["DevToken"], 6)
             specs.append(ChainSpec(ChainId(world.chain), found, (token,)))
         self.start_ms = self.worlds[0].now * 1000
-        self.spec = NetworkSpec(NETWORK, self.start_ms, 500, specs[0].id, tuple(specs))
+        rules = Parameters.devnet([spec.id for spec in specs]).encode()
+        self.spec = NetworkSpec(NETWORK, self.start_ms, 500, specs[0].id, tuple(specs), rules)
         self.members = tuple(bytes([100 + i]) * 20 for i in range(4))
         self.snapshot: Snapshot = genesis(self.setting)
         self.tables = [EMPTY for _ in self.worlds]
