@@ -11,7 +11,7 @@ promise that cannot be kept. A verifier's limit counts over all its lanes, not p
 
 from dataclasses import dataclass
 
-from keeper.route.bound import Certificate, certify, check_bound
+from keeper.route.bound import ONE, Certificate, certify, check_bound
 from keeper.route.cfmm import Solution
 from keeper.route.graph import Edge, Graph, Lane, Place, Swap, edges_of, gives, shape_of
 from keeper.route.pools import Problem
@@ -119,7 +119,7 @@ def problem_of(graph: Graph, request: Request) -> Problem:
     """Return the optimiser's problem of a request over a usable graph."""
     places = sorted({*graph.places(), request.origin, request.destination})
     index = {place: at for at, place in enumerate(places)}
-    limits = tuple(sorted(request.exposure))
+    limits = tuple(sorted(pair for pair in request.exposure if pair[1] > 0))
     group = {verifier: at for at, (verifier, _) in enumerate(limits)}
     made = [shape_of(swap, index, -1, 0) for swap in graph.swaps]
     made += [shape_of(lane, index, group.get(lane.verifier, -1), lane.room) for lane in graph.lanes]
@@ -139,7 +139,8 @@ def quote(graph: Graph, request: Request) -> Quote:
     fit, why = usable(graph, request)
     whole = problem_of(fit, request)
     if not whole.pools:
-        nothing = Certificate((1,) * len(whole.worth), (0,) * len(whole.limits), 0, 0)
+        prices = tuple(ONE if worth else 1 for worth in whole.worth)
+        nothing = Certificate(prices, (0,) * len(whole.limits), 0, 1)
         return Quote(request, (), 0, 0, nothing, "none", why)
     solution = solve(whole)
     best = _timely(fit, request, solution)
@@ -168,7 +169,7 @@ class _Found:
 def _timely(graph: Graph, request: Request, solution: Solution) -> _Found:
     """Return the amounts of a solution, solving again without what makes a path late."""
     for _ in range(_TRIES):
-        found = _amounts(_acyclic(_shares(graph, solution), request), request)
+        found = _amounts(_acyclic(_shares(graph, request, solution), request), request)
         late = _slowest(found, request)
         if late is None:
             return found
@@ -195,7 +196,7 @@ def _smallest(found: _Found) -> Lane | None:
     return min(paying, key=lambda pair: pair[0])[1]
 
 
-def _shares(graph: Graph, solution: Solution) -> dict[Edge, float]:
+def _shares(graph: Graph, request: Request, solution: Solution) -> dict[Edge, float]:
     """Return what each edge takes in, without what is only noise."""
     ways: tuple[Swap | Lane, ...] = (*graph.swaps, *graph.lanes)
     taken: dict[Edge, float] = {}
@@ -208,7 +209,35 @@ def _shares(graph: Graph, solution: Solution) -> dict[Edge, float]:
             price[edges[slot]] = float(solution.prices[tokens[slot]])
     worth = {edge: sent * price[edge] for edge, sent in taken.items()}
     least = DUST * max(worth.values(), default=0.0)
-    return {edge: sent for edge, sent in taken.items() if worth[edge] > least}
+    kept = {edge: sent for edge, sent in taken.items() if worth[edge] > least}
+    return _cheapest_first(graph, kept, request)
+
+
+def _cheapest_first(graph: Graph, flows: dict[Edge, float], request: Request) -> dict[Edge, float]:
+    """Return the flows with parallel straight lanes filled in the order of their fees.
+
+    An interior point method leaves a little on a lane that is dearer by next to nothing.
+    """
+    limited = {verifier for verifier, _ in request.exposure}
+    groups: dict[tuple[Place, Place], list[Edge]] = {}
+    for lane in graph.lanes:
+        if not lane.curvature and lane.verifier not in limited:
+            edge = edges_of(lane)[0]
+            groups.setdefault((edge.origin, edge.destination), []).append(edge)
+    sharp = dict(flows)
+    for edges in groups.values():
+        rest = sum(sharp.pop(edge, 0.0) for edge in edges)
+        for edge in sorted(edges, key=_dearness):
+            part = min(rest, float(_free(edge, {})))
+            rest -= part
+            if part > 0:
+                sharp[edge] = part
+    return sharp
+
+
+def _dearness(edge: Edge) -> tuple[int, int, tuple[object, ...]]:
+    fee = edge.way.fee_ppm
+    return fee, edge.latency_ms, edge.key()
 
 
 def _acyclic(flows: dict[Edge, float], request: Request) -> dict[Edge, float]:

@@ -1,0 +1,72 @@
+"""`keeper route` and the routing policy, by example."""
+
+import json
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from keeper.cli.route import app
+from keeper.units import symbol
+from policies.api import Act, BridgeQuote, Holding, MarketView, Skip, Wide
+from policies.routing import Routing, RoutingConfig
+
+USDC = symbol("USDC")
+LANE = {
+    "bridge": "0x" + "01" * 20,
+    "origin": 1,
+    "destination": 10,
+    "asset": "USDC",
+    "fee_fixed": 0,
+    "fee_ppm": 500,
+    "p50_ms": 30000,
+    "p95_ms": 60000,
+    "capacity": "1000000000000",
+    "security": "bonded",
+    "verifier": "0x" + "01" * 32,
+}
+
+
+def run(tmp_path: Path, verb: str, *options: str) -> str:
+    cursed = {**LANE, "bridge": "0x" + "02" * 20, "fee_ppm": 1, "cursed": True}
+    path = tmp_path / "graph.json"
+    path.write_text(json.dumps({"lanes": [LANE, cursed]}))
+    ends = ["--from", "1:USDC", "--to", "10:USDC", "--amount", "1000000000"]
+    found = CliRunner().invoke(app, [verb, "--graph", str(path), *ends, *options])
+    assert found.exit_code == 0, found.output
+    return found.output
+
+
+def test_quote_and_explain(tmp_path: Path) -> None:
+    found = json.loads(run(tmp_path, "explain", "--json"))
+    assert found["check"] == "ok"
+    assert found["delivered"] == 999_500_000 <= found["bound"]
+    assert [row["why"] for row in found["left_out"]] == ["cursed"]
+    assert "999500000" in run(tmp_path, "quote")
+    drawn = run(tmp_path, "explain")
+    assert "└─ 1000000000 ─▶" in drawn
+    assert "peer's check: ok" in drawn
+    assert json.loads(run(tmp_path, "quote", "--deadline", "59", "--json"))["delivered"] == 0
+
+
+def view(in_flight: int, fee: int = 500, now: int = 1_000) -> MarketView:
+    return MarketView(
+        1,
+        now,
+        0,
+        inventory=(
+            Holding(1, USDC, Wide(10**10)),
+            Holding(10, USDC, Wide(10**6), Wide(in_flight)),
+        ),
+        bridges=(BridgeQuote(b"\x01" * 20, 1, 10, USDC, fee, 0, 30_000, 60_000, 2, Wide(10**9)),),
+    )
+
+
+def test_the_routing_policy_orders_once_and_not_at_any_price() -> None:
+    policy = Routing(RoutingConfig(floor=10**8))
+    (act,), state = policy.decide(view(0), b"")
+    assert isinstance(act, Act)
+    assert act.steps[0].kind == "bridge"
+    again, _ = policy.decide(view(2 * 10**8), state)
+    assert again == []
+    (skip,), _ = policy.decide(view(0, fee=9_000), b"")
+    assert isinstance(skip, Skip)
