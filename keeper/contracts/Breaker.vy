@@ -8,11 +8,14 @@
 @dev
     BreakerChange leaf ─▶ grade[scope][action] = level, until       0 closed 1 slow 2 stop 3 cursed
     governor ─▶ pause / unpause (liquidations wait for the grace) / lift a curse
-    guard (a vault, a bridge) ─▶ consume(lane)  token bucket per lane and direction
-                              └▶ outflow(asset) trips when less than the retained share is left
+    guard (a bridge) ─▶ consume(lane)  token bucket per lane and direction
+                     └▶ outflow(asset) trips when less than the retained share is left
+    guard (a vault)  ─▶ let_out(asset) grade, bucket and net outflow in one call, or a revert
+                     └▶ count(asset)   what came in, or left without asking: never refused
 
     Scope zero is everywhere: the strictest of it and the asked scope holds. A curse is never lowered
-    by a leaf. Reducing is stopped by nothing but a curse. The contract holds no funds.
+    by a leaf. Reducing is stopped by nothing but a curse. The contract holds no funds. A lane and an
+    outflow take two words of storage each, because every release reads and writes them.
 """
 from keeper.contracts import ISnapshots
 from keeper.contracts import proofs
@@ -65,6 +68,10 @@ struct Grade:
     nonce: uint64
     until: uint64  # last block in which it holds; 0: until changed
 
+struct Words:
+    rule: uint256  # 0: no limit
+    state: uint256
+
 struct Lane:
     capacity: uint256
     rate: uint256  # tokens per second
@@ -78,13 +85,17 @@ struct Outflow:
     began: uint64
     before: uint256
     left: uint256
-    until: uint64  # tripped up to this time
+    until: uint64  # tripped up to this time, 0: it is not
 
 PPM: constant(uint256) = 10**6
 ACTIONS: constant(uint8) = 6
 WITHDRAW: constant(uint8) = 2
 REDUCE: constant(uint8) = 3
 LIQUIDATE: constant(uint8) = 4
+MAX_AMOUNT: constant(uint256) = 2**128 - 1
+MAX_WINDOW: constant(uint64) = 2**24 - 1
+MASK_40: constant(uint256) = 2**40 - 1
+MASK_24: constant(uint256) = 2**24 - 1
 SIGN: constant(uint8) = 5
 STOP: constant(uint8) = 2
 CURSED: constant(uint8) = 3
@@ -103,8 +114,8 @@ guards: public(HashMap[address, bool])
 grades: public(HashMap[bytes32, HashMap[uint8, Grade]])
 paused: public(HashMap[bytes32, bool])
 liquidate_at: public(HashMap[bytes32, uint64])
-lanes: public(HashMap[bytes32, HashMap[bool, Lane]])
-outflows: public(HashMap[bytes32, Outflow])
+lane_words: HashMap[bytes32, HashMap[bool, Words]]  # capacity ‖ rate, tokens ‖ at
+outflow_words: HashMap[bytes32, Words]  # until ‖ began ‖ window ‖ retained ‖ begin, before ‖ left
 
 
 @deploy
@@ -203,10 +214,11 @@ def _level(scope: bytes32, action: uint8) -> uint8:
 @internal
 @view
 def _own_level(scope: bytes32, action: uint8) -> uint8:
-    grade: Grade = self.grades[scope][action]
-    found: uint8 = grade.level
-    if grade.until != 0 and block.number > convert(grade.until, uint256):
-        found = 0
+    found: uint8 = self.grades[scope][action].level
+    if found != 0:
+        until: uint64 = self.grades[scope][action].until
+        if until != 0 and block.number > convert(until, uint256):
+            found = 0
     if found < STOP and action != REDUCE and action != SIGN:
         if self.paused[scope]:
             found = STOP
@@ -278,14 +290,13 @@ def set_lane(lane: bytes32, inbound: bool, capacity: uint256, rate: uint256):
     """
     self._only_governor()
     assert 0 < rate and rate < capacity, "breaker: bad rate"
-    assert capacity <= convert(max_value(uint128), uint256), "breaker: bad rate"
-    known: Lane = self.lanes[lane][inbound]
+    assert capacity <= MAX_AMOUNT, "breaker: bad rate"
+    known: Lane = self._lane(lane, inbound)
     tokens: uint256 = capacity
     if known.capacity != 0:
         tokens = min(capacity, self._filled(known))
-    self.lanes[lane][inbound] = Lane(
-        capacity=capacity, rate=rate, tokens=tokens, at=convert(block.timestamp, uint64)
-    )
+    self.lane_words[lane][inbound].rule = (capacity << 128) | rate
+    self._fill(lane, inbound, tokens)
     log LaneSet(lane=lane, inbound=inbound, capacity=capacity, rate=rate)
 
 
@@ -295,20 +306,25 @@ def set_outflow(
 ):
     """
     @notice Limit an asset's net outflow.
+    @param window Seconds, at most 194 days.
     @param retained_ppm Share that must be left at the end of any window.
     @param begin Windows that begin with less never trip.
     @param holding What is there now.
     """
     self._only_governor()
-    assert window != 0 and retained_ppm <= PPM, "breaker: bad outflow"
-    self.outflows[asset] = Outflow(
-        window=window,
-        retained_ppm=retained_ppm,
-        begin=begin,
-        began=convert(block.timestamp, uint64),
-        before=holding,
-        left=holding,
-        until=0,
+    assert 0 < window and window <= MAX_WINDOW and retained_ppm <= PPM, "breaker: bad outflow"
+    assert begin <= MAX_AMOUNT and holding <= MAX_AMOUNT, "breaker: bad outflow"
+    self._keep(
+        asset,
+        Outflow(
+            window=window,
+            retained_ppm=retained_ppm,
+            begin=begin,
+            began=convert(block.timestamp, uint64),
+            before=holding,
+            left=holding,
+            until=0,
+        ),
     )
     log OutflowSet(asset=asset, window=window, retained_ppm=retained_ppm, begin=begin)
 
@@ -335,6 +351,70 @@ def accept():
 # --------------------------------------------------------------------- flows
 
 
+@external
+@view
+def lanes(lane: bytes32, inbound: bool) -> Lane:
+    """
+    @notice A lane's bucket as it was kept last; without a limit all is zero.
+    """
+    return self._lane(lane, inbound)
+
+
+@external
+@view
+def outflows(asset: bytes32) -> Outflow:
+    """
+    @notice An asset's window as it was kept last; without a limit all is zero.
+    """
+    return self._outflow(asset)
+
+
+@internal
+@view
+def _lane(lane: bytes32, inbound: bool) -> Lane:
+    rule: uint256 = self.lane_words[lane][inbound].rule
+    if rule == 0:
+        return empty(Lane)
+    state: uint256 = self.lane_words[lane][inbound].state
+    return Lane(
+        capacity=rule >> 128,
+        rate=rule & MAX_AMOUNT,
+        tokens=state >> 128,
+        at=convert(state & MAX_AMOUNT, uint64),
+    )
+
+
+@internal
+def _fill(lane: bytes32, inbound: bool, tokens: uint256):
+    self.lane_words[lane][inbound].state = (tokens << 128) | block.timestamp
+
+
+@internal
+@view
+def _outflow(asset: bytes32) -> Outflow:
+    rule: uint256 = self.outflow_words[asset].rule
+    if rule == 0:
+        return empty(Outflow)
+    state: uint256 = self.outflow_words[asset].state
+    return Outflow(
+        window=convert((rule >> 152) & MASK_24, uint64),
+        retained_ppm=(rule >> 128) & MASK_24,
+        begin=rule & MAX_AMOUNT,
+        began=convert((rule >> 176) & MASK_40, uint64),
+        before=state >> 128,
+        left=state & MAX_AMOUNT,
+        until=convert(rule >> 216, uint64),
+    )
+
+
+@internal
+def _keep(asset: bytes32, known: Outflow):
+    times: uint256 = (convert(known.until, uint256) << 216) | (convert(known.began, uint256) << 176)
+    limits: uint256 = (convert(known.window, uint256) << 152) | (known.retained_ppm << 128)
+    self.outflow_words[asset].rule = times | limits | known.begin
+    self.outflow_words[asset].state = (known.before << 128) | known.left
+
+
 @internal
 @view
 def _filled(lane: Lane) -> uint256:
@@ -348,7 +428,7 @@ def available(lane: bytes32, inbound: bool) -> uint256:
     """
     @notice What the lane would let through now.
     """
-    return self._filled(self.lanes[lane][inbound])
+    return self._filled(self._lane(lane, inbound))
 
 
 @external
@@ -357,13 +437,21 @@ def wait(lane: bytes32, inbound: bool, amount: uint256) -> uint256:
     """
     @notice Seconds until an amount passes: 0 for now, the largest number for never.
     """
-    known: Lane = self.lanes[lane][inbound]
+    known: Lane = self._lane(lane, inbound)
     if amount > known.capacity:
         return max_value(uint256)
     tokens: uint256 = self._filled(known)
     if amount <= tokens:
         return 0
     return (amount - tokens + known.rate - 1) // known.rate
+
+
+@internal
+def _consume(lane: bytes32, inbound: bool, amount: uint256, known: Lane):
+    assert amount <= known.capacity, "breaker: above the lane's capacity"
+    tokens: uint256 = self._filled(known)
+    assert amount <= tokens, "breaker: lane is empty"
+    self._fill(lane, inbound, tokens - amount)
 
 
 @external
@@ -373,12 +461,7 @@ def consume(lane: bytes32, inbound: bool, amount: uint256):
     """
     assert self.guards[msg.sender], "breaker: not a guard"
     assert self._level(lane, WITHDRAW) < STOP, "breaker: stopped"
-    known: Lane = self.lanes[lane][inbound]
-    assert amount <= known.capacity, "breaker: above the lane's capacity"
-    tokens: uint256 = self._filled(known)
-    assert amount <= tokens, "breaker: lane is empty"
-    self.lanes[lane][inbound].tokens = tokens - amount
-    self.lanes[lane][inbound].at = convert(block.timestamp, uint64)
+    self._consume(lane, inbound, amount, self._lane(lane, inbound))
 
 
 @internal
@@ -388,7 +471,26 @@ def _window(known: Outflow) -> Outflow:
     if block.timestamp >= convert(state.began + state.window, uint256):
         state.began = convert(block.timestamp, uint64)
         state.before = state.left
+        state.until = 0
     return state
+
+
+@internal
+@pure
+def _over(state: Outflow, amount: uint256) -> bool:
+    # whether too little would be left; the amount is there
+    left: uint256 = state.left - amount
+    return state.before >= state.begin and left * PPM < state.before * state.retained_ppm
+
+
+@internal
+def _count(asset: bytes32, known: Outflow, inbound: bool, amount: uint256):
+    state: Outflow = self._window(known)
+    if inbound:
+        state.left += min(amount, MAX_AMOUNT - state.left)
+    else:
+        state.left -= min(amount, state.left)
+    self._keep(asset, state)
 
 
 @external
@@ -397,9 +499,9 @@ def inflow(asset: bytes32, amount: uint256):
     @notice Count what came in.
     """
     assert self.guards[msg.sender], "breaker: not a guard"
-    state: Outflow = self._window(self.outflows[asset])
-    state.left += amount
-    self.outflows[asset] = state
+    known: Outflow = self._outflow(asset)
+    assert known.window != 0, "breaker: no such asset"
+    self._count(asset, known, True, amount)
 
 
 @external
@@ -409,16 +511,66 @@ def outflow(asset: bytes32, amount: uint256) -> bool:
     @dev It does not revert, so that the trip is kept until the window ends.
     """
     assert self.guards[msg.sender], "breaker: not a guard"
-    state: Outflow = self._window(self.outflows[asset])
+    state: Outflow = self._outflow(asset)
     assert state.window != 0, "breaker: no such asset"
-    if block.timestamp < convert(state.until, uint256) or amount > state.left:
+    state = self._window(state)
+    if state.until != 0 or amount > state.left:
         return False
-    left: uint256 = state.left - amount
-    if state.before >= state.begin and left * PPM < state.before * state.retained_ppm:
+    if self._over(state, amount):
         state.until = state.began + state.window
-        self.outflows[asset] = state
-        log OutflowTripped(asset=asset, before=state.before, left=left, until=state.until)
+        self._keep(asset, state)
+        log OutflowTripped(
+            asset=asset, before=state.before, left=state.left - amount, until=state.until
+        )
         return False
-    state.left = left
-    self.outflows[asset] = state
+    state.left -= amount
+    self._keep(asset, state)
     return True
+
+
+# --------------------------------------------------------------------- what a vault calls
+
+
+@external
+@view
+def require_room(asset: bytes32, amount: uint256):
+    """
+    @notice Revert where withdrawing is stopped, or where the amount could never pass.
+    @dev For what is let out later: it must not wait for a bucket that is too small for it.
+    """
+    assert self._level(asset, WITHDRAW) < STOP, "breaker: stopped"
+    capacity: uint256 = self.lane_words[asset][False].rule >> 128
+    if capacity != 0 and self.guards[msg.sender]:
+        assert amount <= capacity, "breaker: above the lane's capacity"
+
+
+@external
+def let_out(asset: bytes32, amount: uint256):
+    """
+    @notice Take an amount from the asset's outward bucket and count it as outflow, or revert.
+    @dev Limits that are not set limit nothing, and so does a caller that is no guard. A revert keeps
+        no trip: what is too much is refused, and less may still pass. A kept trip refuses all.
+    """
+    assert self._level(asset, WITHDRAW) < STOP, "breaker: stopped"
+    lane: Lane = self._lane(asset, False)
+    state: Outflow = self._outflow(asset)
+    if (lane.capacity == 0 and state.window == 0) or not self.guards[msg.sender]:
+        return
+    if lane.capacity != 0:
+        self._consume(asset, False, amount, lane)
+    if state.window != 0:
+        state = self._window(state)
+        assert state.until == 0, "breaker: outflow tripped"
+        assert amount <= state.left and not self._over(state, amount), "breaker: too much outflow"
+        state.left -= amount
+        self._keep(asset, state)
+
+
+@external
+def count(asset: bytes32, inbound: bool, amount: uint256):
+    """
+    @notice Count what came in, or what left without asking. It refuses nothing to anybody.
+    """
+    known: Outflow = self._outflow(asset)
+    if known.window != 0 and self.guards[msg.sender]:
+        self._count(asset, known, inbound, amount)

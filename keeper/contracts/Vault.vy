@@ -15,7 +15,8 @@
     Invariant, per token: sum of balances + sum queued = tokens that came in - tokens that went out.
     A Release pays only what the owner requested on this chain, to the address requested: even a
     stolen group key cannot send tokens anywhere else at once. A Breaker, if one is bound, can hold
-    releases back but move nothing; an exit asks nobody. Nobody owns this contract.
+    releases back but move nothing: it limits what goes out where limits are set for the token, and
+    is told what comes in or exits. A deposit and an exit ask nobody. Nobody owns this contract.
 """
 from ethereum.ercs import IERC20
 from keeper.contracts import IVenue
@@ -239,7 +240,6 @@ def release(
     @param expiry Last block in which the decision has an effect.
     """
     assert convert(block.number, uint64) <= expiry, "vault: decision expired"
-    gated._require_open(self._scope(token), gated.WITHDRAW)
     assert (
         self.requests[account][token] == keccak256(abi_encode(amount, to, nonce))
     ), "vault: no such request"
@@ -254,6 +254,7 @@ def release(
     log WithdrawRequested(account=account, token=token, amount=0, to=to, nonce=nonce)
     self._debit(account, token, amount)
     if self._is_big(token, amount):
+        gated._require_room(self._scope(token), amount)
         self._queue(
             leaf,
             Pending(
@@ -266,6 +267,7 @@ def release(
             ),
         )
     else:
+        gated._let_out(self._scope(token), amount)
         self._pay(token, to, amount)
 
 
@@ -329,7 +331,7 @@ def finish(leaf: bytes32):
     if pending.receiver == empty(address):
         self._credit(pending.to, pending.token, pending.amount)
     else:
-        gated._require_open(self._scope(pending.token), gated.WITHDRAW)
+        gated._let_out(self._scope(pending.token), pending.amount)
         self._pay(pending.token, pending.receiver, pending.amount)
 
 
@@ -420,6 +422,7 @@ def exit(index: uint256, token: address, to: address):
     amount: uint256 = self.balances[account][token]
     assert amount != 0, "vault: nothing to take"
     self._debit(account, token, amount)
+    gated._count(self._scope(token), False, amount)
     self._pay(token, to, amount)
 
 
@@ -505,6 +508,7 @@ def _deposit(account: bytes32, token: address, amount: uint256):
     ), "vault: token refused"
     came: uint256 = staticcall IERC20(token).balanceOf(self) - before
     assert came == amount, "vault: token takes a fee"
+    gated._count(self._scope(token), True, amount)
     self._credit(account, token, amount)
 
 

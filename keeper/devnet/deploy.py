@@ -4,8 +4,9 @@
     venue chains  Committee Snapshots Breaker       Awards Vault Perps Escrow Intents feeds
 
 All creations of a chain go out in one batch: addresses follow from the deployer and its nonces, so
-constructors can name contracts that come later in the same batch. The deployer keeps no right:
-Committee.genesis and Bonds.bind work once.
+constructors can name contracts that come later in the same batch. The deployer keeps no right over
+what holds value: Committee.genesis and the binds work once. It stays the breaker's governor, and as
+such limits in the same batch what each vault lets out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -143,6 +144,8 @@ async def deploy_chain(
         venues,
     )
     batch.call("Vault", contracts["Vault"], "bind", breaker)
+    prices = [price for _, price in assets]
+    _limit(batch, breaker, contracts["Vault"], parameters, list(zip(tokens, prices, strict=True)))
     contracts["Escrow"] = batch.create("Escrow", snapshots, ESCAPE_BLOCKS)
     contracts["Intents"] = batch.create("Intents", snapshots, ESCAPE_S)
     sent = await wallet.send(*batch.sends)
@@ -177,6 +180,27 @@ class _Batch:
     def call(self, name: str, to: bytes, function: str, *args: object) -> None:
         """Add a call."""
         self.sends.append(Send(to, encode_call(name, function, *args), gas=500_000))
+
+
+def _limit(
+    batch: _Batch,
+    breaker: bytes,
+    vault: bytes,
+    parameters: Parameters,
+    tokens: Sequence[tuple[Token, int]],
+) -> None:
+    """Make an empty vault a guard, and give its (token, price) pairs a bucket and a net outflow."""
+    limits = parameters.breakers
+    batch.call("Breaker", breaker, "set_guard", vault, True)
+    for token, price_e8 in tokens:
+        scope = token.address.rjust(32, b"\0")
+        capacity, rate, begin = (
+            micro_usd * 100 * 10**token.decimals // price_e8
+            for micro_usd in (limits.lane_capacity, limits.lane_rate, limits.outflow_begin)
+        )
+        batch.call("Breaker", breaker, "set_lane", scope, False, capacity, rate)
+        window = (limits.outflow_window_s, limits.outflow_retained_ppm)
+        batch.call("Breaker", breaker, "set_outflow", scope, *window, begin, 0)
 
 
 async def install_committee(

@@ -157,20 +157,10 @@ def account_rows() -> Iterator[Row]:
         world.call("DevToken", "approve", world.at["Vault"], 2_000 * USD, sender=who)
     for who, name in (("newcomer", "Vault.deposit: first"), ("trader", "Vault.deposit: again")):
         yield Row(name, world.call("Vault", "deposit", 0, token, 1_000 * USD, sender=who).gas)
-    payee = world.actor("newcomer")
-    asked = world.call("Vault", "request_withdraw", 0, token, USD, payee, sender="trader")
+    asked, release = withdrawal(world, nonce=1)
     yield Row("Vault.request_withdraw", asked.gas)
+    yield Row("Vault.release: withdraw", release.gas)
     account = account_id(world.actor("trader"))
-    release: dict[str, Any] = {
-        "account": account,
-        "token": token,
-        "amount": USD,
-        "to": payee,
-        "nonce": 1,
-        "expiry": NEVER,
-    }
-    leaf = leaves.release_leaf(*world.place("Vault"), **release)
-    yield Row("Vault.release: withdraw", bring(world, "Vault", "release", leaf, release).gas)
     move: dict[str, Any] = {
         "source": account,
         "to": account_id(world.actor("other")),
@@ -195,6 +185,49 @@ def account_rows() -> Iterator[Row]:
     yield Row("Perps.increase: two markets held", world.call(*grow, sender="other").gas)
     shrink = ("Perps", "reduce", 0, ETH_USD, E8, 0)
     yield Row("Perps.reduce", world.call(*shrink, sender="other").gas)
+
+
+def withdrawal(world: World, nonce: int) -> tuple[Receipt, Receipt]:
+    """Return what the trader's request for a dollar, and the release that serves it, were."""
+    token, payee = world.at["DevToken"], world.actor("newcomer")
+    asked = world.call("Vault", "request_withdraw", 0, token, USD, payee, sender="trader")
+    fields: dict[str, Any] = {
+        "account": account_id(world.actor("trader")),
+        "token": token,
+        "amount": USD,
+        "to": payee,
+        "nonce": nonce,
+        "expiry": NEVER,
+    }
+    leaf = leaves.release_leaf(*world.place("Vault"), **fields)
+    return asked, bring(world, "Vault", "release", leaf, fields)
+
+
+def guard_rows() -> Iterator[Row]:
+    """Yield what a bound breaker adds, with no limit set and with both, from the second time on."""
+    world = prepared()
+    token, vault = world.at["DevToken"], world.at["Vault"]
+    breaker = world.deploy("Breaker", world.at["Snapshots"], world.actor("governor"), 100)
+    world.call("Vault", "bind", breaker, sender="deployer")
+    world.call("Breaker", "set_guard", vault, True, sender="governor")
+    fund(world, "newcomer", USD)
+    scope = token.rjust(32, b"\0")
+    nonce = 0
+    for state in ("no limits", "limits set"):
+        if state == "limits set":
+            held = world.call("DevToken", "balanceOf", vault).value
+            lane = ("set_lane", scope, False, 10**12, 10**9)
+            outflow = ("set_outflow", scope, 3_600, 700_000, 10**11, held)
+            for call in (lane, outflow):
+                world.call("Breaker", *call, sender="governor")
+        withdrawal(world, nonce + 1)
+        world.mine()
+        nonce += 2
+        yield Row(f"Vault.release: bound, {state}", withdrawal(world, nonce)[1].gas)
+        world.call("DevToken", "mint", world.actor("trader"), 2_000 * USD)
+        world.call("DevToken", "approve", vault, 2_000 * USD, sender="trader")
+        put = ("Vault", "deposit", 0, token, 1_000 * USD)
+        yield Row(f"Vault.deposit: bound, {state}", world.call(*put, sender="trader").gas)
 
 
 def bring(world: World, name: str, function: str, leaf: bytes, fields: dict[str, Any]) -> Receipt:
@@ -260,7 +293,8 @@ def seal_rows() -> Iterator[Row]:
 
 def measure() -> list[Row]:
     """Return the whole table."""
-    return [*seal_rows(), *execution_rows(), *account_rows(), *bond_rows()]
+    accounts = [*account_rows(), *guard_rows()]
+    return [*seal_rows(), *execution_rows(), *accounts, *bond_rows()]
 
 
 def table(rows: list[Row]) -> str:
