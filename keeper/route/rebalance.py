@@ -73,7 +73,7 @@ class Rebalance:
 
     Args:
         moves: sorted; empty where nothing feasible was found.
-        cost: fees, gas and expected loss, rounded up.
+        cost: fees, gas, expected loss and the priced tail, rounded up.
         bound: no plan costs less than this by the solver's proof.
         status: "optimal", "time" (best found in time), or "infeasible".
     """
@@ -218,7 +218,12 @@ def _model(
             seen[at] = seen.get(at, 0.0) + 1.0
     for lane in used:
         cost[slot[lane]] = (lane.fee_fixed + gas.get(lane.origin, 0)) / unit
-        room = min(lane.room, sum(amount for _, amount in task.surplus)) / unit
+        wanted = {paths[at][-1].destination for at, _ in through[lane]}
+        useful = sum(amount for chain, amount in task.need if chain in wanted) * 11 // 10
+        having = {paths[at][0].origin for at, _ in through[lane]}
+        there = sum(amount for chain, amount in task.surplus if chain in having)
+        # the tighter this factor of u, the less the search has to branch; a tenth pays the fees
+        room = min(lane.room, there, useful + 1000 * lane.fee_fixed) / unit
         rows.add([*through[lane], (slot[lane], -room)], -highspy.kHighsInf, 0.0)
     spread = len(paths) + lanes + 1  # what flooring may take from a need
     for chain, amount in task.surplus:
@@ -269,6 +274,7 @@ def _solve(
     for name, value in (
         ("output_flag", False),
         ("threads", 1),
+        ("parallel", "off"),
         ("random_seed", 0),
         ("mip_rel_gap", _GAP),
         ("time_limit", seconds),
@@ -343,9 +349,10 @@ def exposure_of(moves: Sequence[Move]) -> dict[bytes, int]:
 
 
 def cost_of(moves: Sequence[Move], task: Task) -> int:
-    """Return fees, gas and expected loss of the moves, rounded up."""
+    """Return fees, gas, expected loss and priced tail of the moves, rounded up."""
     gas = dict(task.gas)
     total = sum(move.amount - move.arrives for move in moves)
     total += sum(gas.get(lane.origin, 0) for lane in {one for move in moves for one in move.path})
     lost = sum(move.amount * failure_ppm(lane) for move in moves for lane in move.path)
-    return total - (-lost // PPM)
+    tail = cvar(exposure_of(moves), task.cases, task.alpha_ppm) if task.cvar_ppm else 0
+    return total + ceil_div(lost, PPM) + ceil_div(tail * task.cvar_ppm, PPM)
