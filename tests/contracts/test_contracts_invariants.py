@@ -453,11 +453,14 @@ class BondChain(Chain):
 
     @rule(
         i=KEEPER,
-        j=KEEPER,
+        other=st.none() | KEEPER,
         kinds=st.tuples(st.integers(1, 3), st.integers(1, 3)),
         digests=st.tuples(st.integers(0, 1), st.integers(0, 1)),
     )
-    def evidence(self, i: int, j: int, kinds: tuple[int, int], digests: tuple[int, int]) -> None:
+    def evidence(
+        self, i: int, other: int | None, kinds: tuple[int, int], digests: tuple[int, int]
+    ) -> None:
+        j = i if other is None else other
         votes = []
         for who, kind, digest in zip((i, j), kinds, digests, strict=True):
             word = bytes(32) if kind == 2 else keccak(b"%d" % digest)
