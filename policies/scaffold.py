@@ -113,7 +113,7 @@ def test_the_checks_pass() -> None:
 
 _README = """# {name}
 
-A {kind} policy for [Flowkeeper](https://pypi.org/project/flowkeeper/).
+A {kind} policy for Flowkeeper.
 
     keeper policy check {name}.py:{title}            is it pure, quick and described?
     keeper policy schema {name}.py:{title}           what an operator may set
