@@ -53,10 +53,7 @@ class CreditRule:
         limits = living_limits(context, context.outstanding)
         most = room(context, MAX_PER_VIEW)
         made: list[Decision] = []
-        for spec in context.network.chains:
-            records = context.tables.get(spec.id)
-            if records is None or spec.id not in context.cut:
-                continue
+        for spec, records in context.seen_chains():
             for request in _open_requests(context, spec, records):
                 if len(made) >= most:
                     break

@@ -57,10 +57,7 @@ class ReleaseRule:
         limits = living_limits(context, context.outstanding)
         most = room(context, MAX_PER_VIEW)
         made: list[Decision] = []
-        for spec in context.network.chains:
-            records = context.tables.get(spec.id)
-            if records is None or spec.id not in context.cut:
-                continue
+        for spec, records in context.seen_chains():
             if stopped(context, Action.WITHDRAW, spec.id):
                 continue
             for request in withdraw_requests(spec, records):

@@ -132,10 +132,7 @@ class Locked:
 def locked_flows(context: Context) -> dict[bytes, Locked]:
     """Return every flow of the tables at the cut, sorted by id."""
     found: dict[bytes, Locked] = {}
-    for spec in context.network.chains:
-        records = context.tables.get(spec.id)
-        if records is None or spec.id not in context.cut:
-            continue
+    for spec, records in context.seen_chains():
         for leg in prepared(spec, records):
             flow = found.setdefault(leg.flow, Locked())
             flow.legs.append(leg)

@@ -7,13 +7,13 @@ checked by deriving it again. A new kind of decision is a new class that satisfi
 nothing here or in the agreement changes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from keeper.legs import Leg
 from keeper.margin.engine import AccountMargin
-from keeper.network import NetworkSpec
+from keeper.network import ChainSpec, NetworkSpec
 from keeper.observe.observation import ObservationBody
 from keeper.observe.table import Table
 from keeper.parameters import Parameters
@@ -118,6 +118,13 @@ class Context:
     observed: tuple[Observed, ...]
     attachments: Mapping[bytes, bytes]
     outstanding: tuple[Decision, ...]
+
+    def seen_chains(self) -> Iterator[tuple[ChainSpec, Table]]:
+        """Yield every chain of the network that the cut holds, with its table."""
+        for spec in self.network.chains:
+            table = self.tables.get(spec.id)
+            if table is not None and spec.id in self.cut:
+                yield spec, table
 
 
 class DecisionRule(Protocol):
