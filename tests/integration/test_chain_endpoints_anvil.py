@@ -1,6 +1,5 @@
 """Endpoints that die, stall, dawdle and lie: three anvils with byte-identical blocks."""
 
-import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from keeper.chain.port import BlockRef, Call, Stalled
 from keeper.devnet.chains import Anvil
 from keeper.errors import RemoteFault
 from keeper.reasons import Reason
-from tests.support.anvil import chain_of
+from tests.support.anvil import chain_of, frozen
 from tests.support.chains import CHAIN, Watcher
 
 pytestmark = pytest.mark.anvil
@@ -144,15 +143,12 @@ async def test_death_and_stall_of_an_endpoint(anvil_binary: Path) -> None:
         assert await chain.block(head.ref.hash) == head
         await mine(anvils[1:], 3)
         await watcher.until_head(chain)
-        anvils[1].process.send_signal(signal.SIGSTOP)
-        try:
+        with frozen(anvils[1]):
             with pytest.raises(RemoteFault) as caught:
                 await chain.head()
             assert caught.value.reason is Reason.NO_QUORUM
             event = await watcher.until(Stalled)
             assert isinstance(event, Stalled)
-        finally:
-            anvils[1].process.send_signal(signal.SIGCONT)
         for each in chain.endpoints.health:
             each.open_until = 0.0
         await mine(anvils[1:], 4)
@@ -165,10 +161,7 @@ async def test_a_slow_endpoint_is_hedged(anvil_binary: Path) -> None:
         head = await chain.head()
         first = chain.endpoints.ranked()[0]
         slow = next(a for a in anvils if a.url == first.rpc.name)
-        slow.process.send_signal(signal.SIGSTOP)
-        try:
+        with frozen(slow):
             started = trio.current_time()
             assert await chain.block(head.ref.hash) == head
             assert trio.current_time() - started < 0.4
-        finally:
-            slow.process.send_signal(signal.SIGCONT)

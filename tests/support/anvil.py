@@ -7,8 +7,10 @@
 Import `anvil_binary` into the test module (or a conftest) to use it as a fixture.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,3 +39,14 @@ async def chain_of(binary: Path, chain: int = 31501, **changes: Any) -> AsyncIte
     spec = replace(AnvilSpec(ChainId(chain), block_time_s=None), **changes)
     async with run_anvil(binary, spec) as anvil:
         yield anvil
+
+
+@contextmanager
+def frozen(anvil: Anvil) -> Iterator[None]:
+    """Stop the process inside; it has stopped, all threads of it, when the block begins."""
+    anvil.process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, anvil.process.pid, os.WSTOPPED | os.WNOWAIT)
+    try:
+        yield
+    finally:
+        anvil.process.send_signal(signal.SIGCONT)
