@@ -16,6 +16,7 @@ class Reason(StrEnum):
     BAD_SIGNATURE = "bad_signature"
     NOT_A_MEMBER = "not_a_member"
     WRONG_CONFIG = "wrong_config"
+    OTHER_EPOCH = "other_epoch"
     WRONG_LEADER = "wrong_leader"
     BELOW_QUORUM = "below_quorum"
     STALE = "stale"
@@ -72,7 +73,11 @@ TEXTS: dict[Reason, tuple[str, str]] = {
     Reason.NOT_A_MEMBER: ("not a member", "The signer is not in the committee of this epoch."),
     Reason.WRONG_CONFIG: (
         "wrong config",
-        "The message belongs to another network, epoch or parameter set; compare `keeper status`.",
+        "The message belongs to another network or parameter set; compare `keeper status`.",
+    ),
+    Reason.OTHER_EPOCH: (
+        "other epoch",
+        "The sender is in another epoch than this keeper, as some are while committees change.",
     ),
     Reason.WRONG_LEADER: ("wrong leader", "A proposal came from a member that does not lead it."),
     Reason.BELOW_QUORUM: ("below quorum", "A certificate carries fewer signatures than a quorum."),

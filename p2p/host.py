@@ -203,7 +203,7 @@ class Libp2pNetwork:
         for protocol in PROTOCOLS:
             host.set_stream_handler(protocol, guarded(pubsub.stream_handler, self._fault))
         host.set_stream_handler(TProtocol(Road.CONSENSUS), guarded(self._serve_link, self._fault))
-        for road in (Road.SYNC, Road.NEED, Road.STATE, Road.PEERS):
+        for road in (Road.SYNC, Road.NEED, Road.STATE, Road.RECOVERY, Road.PEERS):
             answer = partial(self._answerer.handle, road)
             host.set_stream_handler(TProtocol(road), guarded(answer, self._fault))
         swarm.set_stream_handler(guarded(swarm.common_stream_handler, self._fault))

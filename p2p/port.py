@@ -27,6 +27,7 @@ class Road(StrEnum):
     SYNC = "/flowkeeper/sync/1"
     NEED = "/flowkeeper/need/1"
     STATE = "/flowkeeper/state/1"
+    RECOVERY = "/flowkeeper/recovery/1"
     PEERS = "/flowkeeper/peers/1"
 
 

@@ -33,13 +33,14 @@ from p2p.agreement.effects import (
 from p2p.agreement.log import Log
 from p2p.identity import peer_id_text
 from p2p.port import Inbound, Network, Road, Topic
-from p2p.types import Certificate, SignedObservation, Vote
+from p2p.types import Certificate, History, Message, Need, SignedObservation, Sync, Vote
 from p2p.verdicts import ACCEPT, Ignore, Reject, Verdict
 from p2p.wire import decode, encode
 
 INNOCENT = frozenset(
     {
         Reason.STALE,
+        Reason.OTHER_EPOCH,
         Reason.DUPLICATE,
         Reason.TOO_FAR_AHEAD,
         Reason.UNKNOWN_PARENT,
@@ -72,6 +73,17 @@ Take = Callable[[bytes, bytes], Verdict]
 def verdict_of(reason: Reason) -> Verdict:
     """Return how a refusal by the core counts against the sender."""
     return Ignore(reason) if reason in INNOCENT else Reject(reason)
+
+
+def epoch_of(message: Message) -> int | None:
+    """Return the epoch a message speaks in; None for questions, which a late keeper may ask."""
+    match message:
+        case Need() | Sync():
+            return None
+        case History(certificate=certificate):
+            return certificate.epoch
+        case _:
+            return message.epoch
 
 
 class AgreementService:
@@ -175,8 +187,10 @@ class AgreementService:
         text = peer_id_text(item.peer)
         if channel != bytes((Channel.AGREEMENT,)):
             raise RemoteFault(text, Reason.MALFORMED, "unknown channel")
-        message = decode(body, text)
-        sender = self._core.committee.index_of_peer(item.peer)
+        message, ours = decode(body, text), self._core.committee.epoch
+        sender, epoch = self._core.committee.index_of_peer(item.peer), epoch_of(message)
+        if epoch not in (None, ours) or (sender is None and epoch is None):
+            raise RemoteFault(text, Reason.OTHER_EPOCH)
         if sender is None:
             raise RemoteFault(text, Reason.NOT_A_MEMBER)
         if isinstance(message, Vote):
@@ -189,6 +203,8 @@ class AgreementService:
         committee = self._core.committee
         if not isinstance(message, SignedObservation):
             raise RemoteFault(text, Reason.MALFORMED, "not an observation")
+        if message.epoch != committee.epoch:
+            raise RemoteFault(text, Reason.OTHER_EPOCH)
         if message.signer != committee.index_of_peer(item.peer):
             raise RemoteFault(text, Reason.NOT_A_MEMBER, "another keeper's observation")
         if not self._accept(message):

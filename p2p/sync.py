@@ -37,7 +37,7 @@ class HistoryServer:
     """Answers `/sync/1` and `/need/1` from a log: the same for keepers and followers."""
 
     def __init__(self, log: Log, epoch: Callable[[], int]) -> None:
-        """Create a server; `epoch()` is the epoch to answer about."""
+        """Create a server; `epoch()` is the epoch a `Need` is about."""
         self._log, self._epoch = log, epoch
 
     def attach(self, network: Network) -> None:
@@ -54,7 +54,7 @@ class HistoryServer:
         question = decode(frame, peer_id_text(peer))
         if not isinstance(question, Sync):
             raise RemoteFault(peer_id_text(peer), Reason.MALFORMED, "not a sync request")
-        history = answer_sync(self._log, self._epoch(), question.from_view)
+        history = answer_sync(self._log, question.epoch, question.from_view)
         return b"" if history is None else encode(history)
 
     def need(self, peer: bytes, frame: bytes) -> bytes:
@@ -73,8 +73,8 @@ class HistoryServer:
 class Follower:
     """Follows the final chain of one epoch without a bond.
 
-    Invariants: `view` never falls; every block told follows the one told before it, and a quorum
-    of the committee finalised it or its descendant.
+    Invariants: `view` never falls; every block told follows the one told before it, or comes later
+    where nobody has what is between; a quorum of the committee finalised it or its descendant.
     """
 
     def __init__(
@@ -84,6 +84,7 @@ class Follower:
         log: Log,
         tell: Callable[[Finalized], None],
         seals: Take | None = None,
+        links: Take | None = None,
     ) -> None:
         """Create a follower that starts after what its log holds.
 
@@ -93,9 +94,10 @@ class Follower:
             log: where final blocks are kept and served from.
             tell: gets each final block once, in order.
             seals: judges frames of the seals topic.
+            links: judges frames of the consensus road: a follower may be called to a ceremony.
         """
         self.committee, self._network, self._log = committee, network, log
-        self._tell, self._seals = tell, seals
+        self._tell, self._seals, self._links = tell, seals, links
         self._scheme = Ecdsa()
         restored = log.restore(committee.epoch, committee.config)
         self.view = restored.final.view if restored.final is not None else 0
@@ -120,6 +122,8 @@ class Follower:
                 return self._on_certificate(item)
             if item.road == Topic.SEALS and self._seals is not None:
                 return self._seals(item.peer, item.frame)
+            if item.road == Road.CONSENSUS and self._links is not None:
+                return self._links(item.peer, item.frame)
         except RemoteFault as fault:
             return Reject(fault.reason)
         return ACCEPT
@@ -129,7 +133,7 @@ class Follower:
         if not isinstance(message, Certificate) or message.kind is not Kind.FINALIZE:
             return Reject(Reason.MALFORMED)
         if message.epoch != self.committee.epoch:
-            return Ignore(Reason.WRONG_CONFIG)
+            return Ignore(Reason.OTHER_EPOCH)
         if message.view <= self._heard:
             return ACCEPT
         if not verify_certificate(self.committee, self._scheme, message):
@@ -158,8 +162,9 @@ class Follower:
 
     async def _fetch(self, peer: bytes) -> bool:
         try:
+            question = Sync(self.committee.epoch, self.view)
             with trio.fail_after(PATIENCE_S):
-                raw = await self._network.request(peer, Road.SYNC, encode(Sync(self.view)))
+                raw = await self._network.request(peer, Road.SYNC, encode(question))
             if not raw:
                 return False
             return self._adopt(peer, decode(raw, peer_id_text(peer)))
@@ -177,7 +182,8 @@ class Follower:
         if not verify_history(self.committee, self._scheme, history):
             raise RemoteFault(text, Reason.BELOW_QUORUM, "history")
         first = history.blocks[0]
-        if (first.parent_view, first.parent) != (self.view, self._digest):
+        begins = first.parent_view == self.view and first.parent == self._digest
+        if not begins and first.parent_view <= self.view:
             raise RemoteFault(text, Reason.UNKNOWN_PARENT, f"view {first.parent_view}")
         for body in history.blocks:
             digest = digest_of(body)

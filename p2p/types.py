@@ -168,8 +168,9 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """Asks for finalised blocks after a view."""
+    """Asks for finalised blocks of an epoch after a view; the epoch may be past."""
 
+    epoch: int
     from_view: int
 
 

@@ -41,8 +41,9 @@ POINTS: dict[Reason, float] = {
     Reason.EQUIVOCATION: 20.0,
     # a flood of the muxer; a message over its rate is only ignored, and costs a tenth
     Reason.RATE_LIMITED: 20.0,
-    # an honest keeper may be an epoch behind for a while
     Reason.WRONG_CONFIG: 2.0,
+    # an honest keeper may be an epoch behind or ahead for a while
+    Reason.OTHER_EPOCH: 0.02,
     # honest keepers resend; only a flood adds up
     Reason.STALE: 0.01,
     Reason.DUPLICATE: 0.02,

@@ -216,6 +216,11 @@ def _heartbeat(value: Any) -> Heartbeat:
     )
 
 
+def _sync(value: Any) -> Sync:
+    epoch, from_view = _fields(value, 2)
+    return Sync(_uint(epoch, 32), _uint(from_view, 64))
+
+
 _Codec = tuple[int, type, int, Callable[[Any], list[Any]], Callable[[Any], Message]]
 _CODECS: tuple[_Codec, ...] = (
     # tag, type, largest frame, pack, unpack
@@ -228,8 +233,8 @@ _CODECS: tuple[_Codec, ...] = (
         6,
         Sync,
         SMALL_FRAME,
-        lambda m: [m.from_view],
-        lambda v: Sync(_uint(_fields(v, 1)[0], 64)),
+        lambda m: [m.epoch, m.from_view],
+        _sync,
     ),
     (7, History, MAX_FRAME, _pack_history, _history),
     (8, Heartbeat, 2 * SMALL_FRAME, _pack_heartbeat, _heartbeat),

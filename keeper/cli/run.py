@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import structlog
 import trio
@@ -63,8 +63,23 @@ def run(
     opened = keys.load(settings.keys, settings.password())
     spec, work = network.load(settings.network_file), QUICK if quick_keys else SAFE
     with contextlib.ExitStack() as stack:
-        file = None if record is None else stack.enter_context(record.open("xb"))
-        trio.run(_run, Node(settings, spec, opened, work, file))
+        opener = None if record is None else Records(record, stack).open
+        trio.run(_run, Node(settings, spec, opened, work, opener))
+
+
+class Records:
+    """One flight record an epoch: PATH for the first, PATH.EPOCH for each after it."""
+
+    def __init__(self, path: Path, stack: contextlib.ExitStack) -> None:
+        self._path, self._stack, self._opened = path, stack, False
+
+    def open(self, epoch: int) -> BinaryIO:
+        """Open the record of an epoch; a file that exists is never written to."""
+        path = self._path
+        if self._opened:
+            path = path.with_name(f"{path.name}.{epoch}")
+        self._opened = True
+        return self._stack.enter_context(path.open("xb"))
 
 
 async def _run(node: Node) -> None:

@@ -56,6 +56,8 @@ class Hearing:
             return Reason.MALFORMED
         if not self.view - ROUNDS_KEPT <= commit.view <= self.view + AHEAD:
             return Reason.STALE if commit.view <= self.view else Reason.TOO_FAR_AHEAD
+        if commit.epoch != self._epoch:
+            return Reason.OTHER_EPOCH
         if not self._is_bonded(commit.bidder):
             return Reason.NOT_A_MEMBER
         known = self._commitments.get((commit.view, commit.bidder))

@@ -12,8 +12,10 @@ from typing import Any
 import trio
 
 from keeper.leaves import seal_message
-from keeper.node.committee import Epoch
+from keeper.node.calling import Calling
+from keeper.node.chase import Chase
 from keeper.node.parts import Parts
+from keeper.node.registry import Registry
 from keeper.node.session import IndexTables, setting_of
 from keeper.node.shown import Shown
 from keeper.node.state import FinalState
@@ -21,12 +23,14 @@ from keeper.observe.service import Watcher
 from keeper.reasons import Reason
 from keeper.snapshot.application import SnapshotApplication
 from keeper.snapshot.decisions import DecisionRule
+from keeper.snapshot.derive import Snapshot
+from keeper.venue.committee import Epoch
 from p2p.agreement.log import StoreLog
 from p2p.frost.aggregate import Signature, verify_signature
 from p2p.frost.suite import TR
-from p2p.service import verdict_of
+from p2p.service import Channel, verdict_of
 from p2p.sync import Follower
-from p2p.types import Committee
+from p2p.types import Committee, History
 from p2p.verdicts import ACCEPT, Verdict
 
 SEAL_BYTES = 4 + 8 + 32 + 64
@@ -41,8 +45,11 @@ class FollowerWork:
         committee: Committee,
         epoch: Epoch,
         rules: tuple[DecisionRule, ...],
+        registry: Registry,
+        calling: Calling,
     ) -> None:
         self.parts, self.committee, self._epoch = parts, committee, epoch
+        self._calling = calling
         self._group_key = TR.group.decode(b"\x02" + epoch.group_key.to_bytes(32, "big"))
         self.setting = setting_of(parts, committee, rules)
         self.shown = Shown(self.setting, parts.archive, epoch.group_key)
@@ -51,25 +58,54 @@ class FollowerWork:
             parts.archive,
             parts.p2p,
             self._sources,
-            self.shown.on_final,
+            self._on_final,
             self.shown.on_seal,
         )
         self._log = StoreLog(parts.store)
+        self._chase = Chase(
+            committee, parts.p2p, registry.newest_committee, lambda: self.state.view, self._follow
+        )
 
     def _sources(self) -> list[bytes]:
         return [member.peer_id for member in self.committee.members]
 
-    async def run(self) -> None:
-        """Follow until cancelled."""
+    async def run(self) -> bool:
+        """Follow until the epoch is over; return False if it went on without this keeper."""
         self.state.resume(self._epoch.number)
         follower = Follower(
-            self.committee, self.parts.p2p, self._log, self.state.take, self._take_seal
+            self.committee,
+            self.parts.p2p,
+            self._log,
+            self.state.take,
+            self._take_seal,
+            self._take_link,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.state.run)
             for watcher in self.parts.watchers.values():
                 nursery.start_soon(self._retry, watcher)
-            await follower.run()
+            nursery.start_soon(follower.run)
+            nursery.start_soon(self._watch_others, nursery.cancel_scope)
+            await self.state.closed.wait()
+            nursery.cancel_scope.cancel()
+        return self.state.last is not None
+
+    async def _watch_others(self, scope: trio.CancelScope) -> None:
+        await self._chase.run()
+        scope.cancel()
+
+    async def _follow(self, history: History) -> None:
+        """Leave a history of this epoch to the follower, which asks for the same."""
+
+    def _on_final(self, snapshot: Snapshot) -> None:
+        self._calling.on_final(snapshot)
+        self.shown.on_final(snapshot)
+
+    def _take_link(self, peer: bytes, frame: bytes) -> Verdict:
+        """Take a frame of the consensus road: a ceremony's, if this keeper is called."""
+        if frame[:1] != bytes((Channel.CEREMONY,)):
+            return ACCEPT  # for members; we are linked because we may be one soon
+        return self._calling.take(peer, frame[1:])
 
     async def _retry(self, watcher: Watcher) -> None:
         while True:

@@ -14,26 +14,32 @@ from keeper.compete.state import AwardState
 from keeper.compete.state import decode as decode_state
 from keeper.config import Config
 from keeper.legs import LegKind
+from keeper.node.calling import Calling
+from keeper.node.chase import Chase
 from keeper.node.parts import Parts
+from keeper.node.registry import Registry
 from keeper.node.risk import RiskWork
 from keeper.node.session import Listeners, Session
 from keeper.node.shown import Shown
 from keeper.node.trader import Trader
+from keeper.settle.activation import Activator
 from keeper.settle.attest import AttestationRule
 from keeper.settle.awards import AwardRunner
 from keeper.settle.flow import FlowRule
+from keeper.settle.rotation import CommitteeRule
 from keeper.settle.service import Carrier
 from keeper.snapshot.decisions import DecisionRule
 from keeper.snapshot.derive import Snapshot
 from keeper.venue.book import system_accounts
 from p2p.frost.keys import KeyShare
 from p2p.port import Topic
+from p2p.service import Channel
 from p2p.types import Committee
 from policies.discover import spec_of
 
 
 def rules() -> tuple[DecisionRule, ...]:
-    """Return the decision rules in order: breakers, clearing, competition, settlement."""
+    """Return the decision rules in order: breakers, clearing, competition, settlement, rotation."""
     return (
         BreakerRule(),
         TransferRule(),
@@ -43,14 +49,23 @@ def rules() -> tuple[DecisionRule, ...]:
         AwardRule(),
         FlowRule(),
         AttestationRule(),
+        CommitteeRule(),
     )
 
 
 class MemberWork:
     """Everything a committee member runs in one epoch."""
 
-    def __init__(self, parts: Parts, config: Config, committee: Committee, share: KeyShare) -> None:
-        self.parts = parts
+    def __init__(
+        self,
+        parts: Parts,
+        config: Config,
+        committee: Committee,
+        share: KeyShare,
+        registry: Registry,
+        calling: Calling,
+    ) -> None:
+        self.parts, self._calling = parts, calling
         self._apart = system_accounts(parts.network)
         self.session = Session(
             parts,
@@ -61,8 +76,20 @@ class MemberWork:
                 lambda: self.trader.hearing.seen(),
                 self._on_final,
                 self._on_seal,
-                {Topic.BIDS: lambda peer, frame: self.trader.take(peer, frame)},
+                calling.named,
+                {
+                    Topic.BIDS: lambda peer, frame: self.trader.take(peer, frame),
+                    Channel.CEREMONY: calling.take,
+                },
             ),
+        )
+        self.state = self.session.state
+        self._chase = Chase(
+            committee,
+            parts.p2p,
+            registry.newest_committee,
+            lambda: self.state.view,
+            self.session.follow,
         )
         name = config.policies.get("liquidation", "liquidation")
         self.trader = Trader(
@@ -80,6 +107,9 @@ class MemberWork:
             committee.size,
             parts.metrics,
         )
+        self.activator = Activator(
+            parts.network, parts.watchers, parts.executor, self.session.me, committee.size
+        )
         self.runner = AwardRunner(
             parts.network,
             parts.archive,
@@ -93,16 +123,26 @@ class MemberWork:
         self.shown = Shown(self.session.setting, parts.archive, group_key)
         self.risk = RiskWork(parts, lambda: self.shown.newest)
 
-    async def run(self) -> None:
-        """Work until cancelled."""
+    async def run(self) -> bool:
+        """Work until the epoch is over; return False if it went on without this keeper."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.trader.run)
             nursery.start_soon(self.carrier.run)
+            nursery.start_soon(self.activator.run)
             nursery.start_soon(self.runner.run)
             nursery.start_soon(self.risk.run)
+            nursery.start_soon(self._watch_others, nursery.cancel_scope)
             await self.session.run()
+            nursery.cancel_scope.cancel()
+        return self.state.last is not None
+
+    async def _watch_others(self, scope: trio.CancelScope) -> None:
+        await self._chase.run()
+        scope.cancel()
 
     def _on_final(self, snapshot: Snapshot) -> None:
+        self._calling.on_final(snapshot)
+        self.activator.on_final(snapshot)
         self.shown.on_final(snapshot)
         self.carrier.on_final(snapshot)
         self.trader.on_final(snapshot)
@@ -130,6 +170,7 @@ class MemberWork:
         session, newest = self.session, self.shown.newest
         value: dict[str, Any] = {
             "epoch": session.committee.epoch,
+            "began": session.begins.view,
             "member": session.me,
             "members": session.committee.size,
             "view": session.core.view,

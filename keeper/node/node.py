@@ -1,13 +1,10 @@
 """The node: one nursery, every room composed, from a home directory to an epoch's work.
 
-start ─▶ chains answer, indexes begin ─▶ registered epoch?
-                                           │ no: candidates ─▶ ceremony ─▶ wait for registration
-                                           ▼
-          member: Session (agreement, seals, observations, carrier, bidder)
-          not a member: follower, until the next epoch
+start ─▶ chains answer, indexes begin ─▶ links ─▶ Epochs: the first key, then epoch after epoch
+                                                    seated: MemberWork     else: FollowerWork
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, BinaryIO
 from urllib.parse import parse_qs
@@ -28,30 +25,25 @@ from keeper.keys import Keys
 from keeper.metrics import Metrics
 from keeper.network import NetworkSpec
 from keeper.node import status
-from keeper.node.committee import Epoch, bonded_peers, candidates, committee_of, registered
-from keeper.node.follower import FollowerWork
-from keeper.node.genesis import Genesis, load_share, save_share
-from keeper.node.member import MemberWork, rules
+from keeper.node.epochs import Epochs
+from keeper.node.member import MemberWork
 from keeper.node.parts import Parts
 from keeper.node.shown import Shown
 from keeper.node.state import FinalState
 from keeper.observe.light_client.service import configured
 from keeper.observe.service import Watcher
-from keeper.observe.table import Table
 from keeper.parameters import Parameters
 from keeper.settle.slashing import Slasher
 from keeper.snapshot.archive import Archive
 from keeper.store import Store
 from keeper.units import ChainId
-from keeper.venue import bonds
+from keeper.venue.committee import bonded_peers
 from keeper.web.server import Response, Server
 from p2p.agreement.evidence import Evidence
 from p2p.frost.keyfile import SAFE, Work
-from p2p.frost.keys import KeyShare
 from p2p.host import Libp2pNetwork
 from p2p.identity import peer_id_text
 from p2p.scorebook import StoredScores
-from p2p.types import Committee, Member
 
 log = structlog.get_logger(__name__)
 
@@ -69,7 +61,7 @@ class Node:
         network: NetworkSpec,
         keys: Keys,
         work: Work = SAFE,
-        record: BinaryIO | None = None,
+        record: Callable[[int], BinaryIO] | None = None,
     ) -> None:
         """Compose the long-lived parts; nothing runs and nothing is sent yet.
 
@@ -78,12 +70,12 @@ class Node:
             network: the descriptor.
             keys: this keeper's opened keys.
             work: how hard new key files are to open.
-            record: where the agreement's inputs are recorded, or None.
+            record: opens where an epoch's inputs are recorded, or None.
 
         Raises:
             LocalError: a setting, the store or an address cannot be used.
         """
-        self.config, self.network, self.keys, self._work = config, network, keys, work
+        self.config, self.network, self.keys = config, network, keys
         self.parameters = Parameters.decode(network.parameters)
         missing = [chain.id for chain in network.chains if chain.id not in config.endpoints]
         if missing:
@@ -138,11 +130,7 @@ class Node:
             record,
         )
         self.slasher = Slasher(network, self.executor, self.watchers[network.hub])
-        self.phase = "starting"
-        self.epoch: Epoch | None = None
-        self.genesis: Genesis | None = None
-        self.work: MemberWork | None = None
-        self.follower: FollowerWork | None = None
+        self.epochs = Epochs(self.parts, config, work)
         self.evidence: list[Evidence] = []
 
     def _lane_keys(self) -> dict[tuple[ChainId, Lane], Any]:
@@ -183,7 +171,7 @@ class Node:
                 task_status.started()
                 log.info("node_started", address=self.keys.address.hex(), http=server.port)
                 nursery.start_soon(self._admit)
-                await self._work_through_epochs()
+                await self.epochs.run()
         finally:
             self.store.close()
 
@@ -193,14 +181,6 @@ class Node:
             for url in urls:
                 await check_endpoint(chain_id, url)
 
-    def tables(self) -> dict[ChainId, Table]:
-        """Return the newest table of every chain whose index has begun."""
-        return {
-            chain: watcher.index.newest.table
-            for chain, watcher in self.watchers.items()
-            if watcher.index.newest is not None
-        }
-
     async def _admit(self) -> None:
         """Keep admission in step with the registry: members, bonded keepers, nobody else."""
         while True:
@@ -208,10 +188,8 @@ class Node:
             await trio.sleep(POLL_S)
 
     def _admit_now(self) -> None:
-        tables = self.tables()
-        self.epoch = registered(self.network, tables) or self.epoch
-        bonded = bonded_peers(self.network, tables)
-        self.p2p.allow(frozenset(self._member_peers(bonded)), frozenset(bonded.values()))
+        bonded = bonded_peers(self.network, self.epochs.registry.tables())
+        self.p2p.allow(self.epochs.member_peers(), frozenset(bonded.values()))
 
     async def _until_indexed(self) -> None:
         """Return once every chain's index holds a final block."""
@@ -219,116 +197,6 @@ class Node:
             while watcher.index.newest is None:
                 with trio.move_on_after(POLL_S):
                     await watcher.moved.wait()
-
-    def _member_peers(self, bonded: Mapping[bytes, bytes]) -> set[bytes]:
-        if self.epoch is not None:
-            # a jailed or leaving member keeps its seat, and its links, until the epoch ends
-            hub = self.network.hub
-            peers = bonds.peers(self.network.chain(hub), self.tables()[hub])
-            return {peers[one] for one in self.epoch.members if one in peers}
-        chosen = candidates(self.network, self.tables())
-        return {member.peer_id for member in chosen or ()}
-
-    async def _work_through_epochs(self) -> None:
-        while True:
-            tables = self.tables()
-            epoch = registered(self.network, tables)
-            if epoch is None:
-                await self._ceremony(tables)
-                continue
-            await self._one_epoch(epoch, tables)
-
-    async def _ceremony(self, tables: Mapping[ChainId, Table]) -> None:
-        """Take part in the first ceremony if we are a candidate; wait for the registration."""
-        members = candidates(self.network, tables)
-        self.phase = "waiting"
-        if members is None or self.keys.address not in {m.address for m in members}:
-            await trio.sleep(POLL_S)
-            return
-        committee = committee_of(self.network, 1, members)
-        password = self.config.password()
-        share = await trio.to_thread.run_sync(load_share, self.config.keys, 1, password)
-        if share is None:
-            self.phase = "ceremony"
-            await self._generate(committee, password)
-        else:
-            self._show_key(committee, share)
-            await trio.sleep(POLL_S)
-
-    async def _generate(self, committee: Committee, password: str) -> None:
-        """Run the ceremony, save the share, and stay until the epoch is registered everywhere."""
-        self.p2p.allow(
-            frozenset(member.peer_id for member in committee.members),
-            frozenset(bonded_peers(self.network, self.tables()).values()),
-        )
-        genesis = self.genesis = Genesis(committee, self.keys, self.p2p)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(genesis.run)
-            nursery.start_soon(self._pump, genesis)
-            await genesis.done.wait()
-            assert genesis.share is not None
-            await trio.to_thread.run_sync(
-                save_share,
-                self.config.keys,
-                1,
-                genesis.share,
-                genesis.recovery,
-                password,
-                self._work,
-            )
-            self._show_key(committee, genesis.share)
-            await self._until_registered()
-            nursery.cancel_scope.cancel()
-
-    async def _until_registered(self) -> None:
-        hub = self.watchers[self.network.hub]
-        while registered(self.network, self.tables()) is None:
-            with trio.move_on_after(POLL_S):
-                await hub.moved.wait()
-
-    async def _pump(self, genesis: Genesis) -> None:
-        while True:
-            item = await self.p2p.inbox.receive()
-            self.p2p.report(item.peer, genesis.take_inbound(item))
-
-    def _show_key(self, committee: Committee, share: KeyShare) -> None:
-        self.phase = "registering"
-        self.generated = {
-            "epoch": committee.epoch,
-            "group_key": "0x" + share.group.x_only.hex(),
-            "config": "0x" + committee.config.hex(),
-            "members": ["0x" + member.address.hex() for member in committee.members],
-        }
-
-    generated: dict[str, Any] | None = None
-
-    async def _one_epoch(self, epoch: Epoch, tables: Mapping[ChainId, Table]) -> None:
-        peers = bonds.peers(self.network.chain(self.network.hub), tables[self.network.hub])
-        members = tuple(Member(address, peers.get(address, b"")) for address in epoch.members)
-        committee = committee_of(self.network, epoch.number, members)
-        if committee.config != epoch.config:
-            raise ConfigError(
-                "the registered committee has another config than this node computes",
-                where="network.json",
-                remedy="this node's descriptor or parameters differ from the network's: "
-                "copy network.json again from whoever deployed the contracts",
-            )
-        if self.keys.address not in epoch.members:
-            self.phase = "follower"
-            self.follower = FollowerWork(self.parts, committee, epoch, rules())
-            await self.follower.run()
-            return
-        password = self.config.password()
-        share = await trio.to_thread.run_sync(load_share, self.config.keys, epoch.number, password)
-        if share is None or int.from_bytes(share.group.x_only, "big") != epoch.group_key:
-            raise ConfigError(
-                f"this keeper has no key share for epoch {epoch.number}",
-                where=str(self.config.keys),
-                remedy="restore the share from a backup, or have the committee repair it",
-            )
-        self.phase = "member"
-        self.work = MemberWork(self.parts, self.config, committee, share)
-        await self.work.run()
 
     # what is shown
 
@@ -362,16 +230,16 @@ class Node:
         return status.json_response(proofs) if proofs else Response(b"[]", 404)
 
     def _shown(self) -> Shown | None:
-        work = self.work or self.follower
-        return None if work is None else work.shown
+        return None if self.epochs.work is None else self.epochs.work.shown
 
     def health(self) -> status.Health:
         """Return whether this node does its work, and why not."""
         linked = sum(row.connected and row.role.value == "committee" for row in self.p2p.peers())
         state = self._state()
-        needed = 0 if self.work is None else self.work.session.committee.quorum - 1
+        work = self.epochs.work
+        needed = work.session.committee.quorum - 1 if isinstance(work, MemberWork) else 0
         return status.judge(
-            self.phase,
+            self.epochs.phase,
             {chain: self._trouble(chain) for chain in self.watchers},
             status.now(),
             state.final_at if state else None,
@@ -394,11 +262,11 @@ class Node:
             "peer": peer_id_text(self.keys.peer_id),
             "listening": list(self.p2p.addresses),
             "mode": self.config.mode,
-            "phase": self.phase,
+            "phase": self.epochs.phase,
             "keccak": hashing.BACKEND,
             "health": {"ready": self.health().ready, "reasons": list(self.health().reasons)},
-            "generated": self.generated,
-            "missing": list(self.genesis.missing()) if self.genesis else [],
+            "generated": self.epochs.generated,
+            "missing": self.epochs.missing(),
             "finals": finals,
             "seals": seals,
             "lanes": {lane.value: lane_address(self.keys.operator, lane) for lane in Lane},
@@ -427,15 +295,12 @@ class Node:
                 for row in self.p2p.peers()
             ],
         }
-        work = self.work or self.follower
-        if work is not None:
-            value |= work.status()
+        if self.epochs.work is not None:
+            value |= self.epochs.work.status()
         return value
 
     def _state(self) -> FinalState | None:
-        if self.work is not None:
-            return self.work.session.state
-        return None if self.follower is None else self.follower.state
+        return None if self.epochs.work is None else self.epochs.work.state
 
 
 def _account_id(query: str) -> bytes | None:

@@ -2,7 +2,7 @@
 
 a third of a tick before ─▶ prices, until it starts ───┐
 indexes ─▶ recent final blocks ────────────────────────┼─▶ body ─▶ signature ─▶ gossip
-bids heard since ──────────────────────────────────────┘             └──▶ own agreement
+bids heard since, the next committee's key ────────────┘             └──▶ own agreement
 """
 
 import time
@@ -12,7 +12,7 @@ import trio
 
 from keeper.network import NetworkSpec
 from keeper.observe import observation
-from keeper.observe.observation import ObservationBody, SeenCommitment, SeenPrice
+from keeper.observe.observation import NextKey, ObservationBody, SeenCommitment, SeenPrice
 from keeper.observe.service import Watcher
 from keeper.units import ChainId
 from p2p.agreement.signing import Signer, sign_observation
@@ -32,10 +32,11 @@ class Observer:
         signer: Signer,
         watchers: Mapping[ChainId, Watcher],
         seen: Seen,
+        named: Callable[[], NextKey | None],
         emit: Callable[[SignedObservation], None],
     ) -> None:
         self._network, self._committee, self._signer = network, committee, signer
-        self._watchers, self._seen, self._emit = watchers, seen, emit
+        self._watchers, self._seen, self._named, self._emit = watchers, seen, named, emit
 
     async def run(self) -> None:
         """Observe at the start of every tick until cancelled."""
@@ -75,6 +76,7 @@ class Observer:
             prices,
             tuple(sorted(commitments)),
             tuple(sorted(set(reveals))),
+            self._named(),
         )
         return sign_observation(
             self._committee,

@@ -36,7 +36,7 @@ class Parts:
         executor: sends transactions.
         bound_s: D, the time in which a message usually arrives.
         on_evidence: what to do with a proven equivocation.
-        record: where the agreement's inputs are recorded for `keeper replay`, or None.
+        record: opens where an epoch's inputs are recorded for `keeper replay`; None for nowhere.
         random_bytes: where nonces come from.
     """
 
@@ -52,5 +52,5 @@ class Parts:
     executor: Executor
     bound_s: float
     on_evidence: Callable[[Evidence], None]
-    record: BinaryIO | None = None
+    record: Callable[[int], BinaryIO] | None = None
     random_bytes: Callable[[int], bytes] = os.urandom

@@ -1,7 +1,7 @@
 """One epoch of one member: agreement, seals and observations, composed.
 
 watchers ─▶ observer ─▶ AgreementService ─ Finalized ─▶ FinalState ─▶ carrier, bidder, status
-                               │                             ▲
+                               │                             ▲  └─ the last one: close, seal, end
                                └── root of a final view ─▶ SealService ─ seal
 """
 
@@ -15,10 +15,12 @@ import trio
 
 from keeper.node.observer import Observer, Seen
 from keeper.node.parts import Parts
-from keeper.node.state import FinalState
+from keeper.node.state import FinalState, begin_of
+from keeper.observe.observation import NextKey
 from keeper.observe.service import Watcher
 from keeper.observe.table import Table
 from keeper.reasons import Reason
+from keeper.settle.rotation import is_closed
 from keeper.snapshot.application import SnapshotApplication
 from keeper.snapshot.decisions import CutBlock, DecisionRule
 from keeper.snapshot.derive import Setting, Snapshot
@@ -39,13 +41,15 @@ from p2p.frost.signlock import SqliteSignLock
 from p2p.port import Topic
 from p2p.service import AgreementService, Channel, Take, verdict_of
 from p2p.sync import HistoryServer
-from p2p.types import Committee, SignedObservation
+from p2p.types import Committee, History, SignedObservation
 from p2p.verdicts import ACCEPT, Verdict
 
 log = structlog.get_logger(__name__)
 
 BOOKS_S = 1.0
 """How often the journal is written and the heads in heartbeats are renewed."""
+LINGER_S = 5.0
+"""How long a closed epoch waits for the seal of its last view: ROAST needs a second at most."""
 OWN_OBSERVATIONS = 8
 """Own observations waiting for a busy agreement: four seconds of half-second ticks."""
 
@@ -63,16 +67,18 @@ class IndexTables:
 
 def setting_of(parts: Parts, committee: Committee, rules: tuple[DecisionRule, ...]) -> Setting:
     """Return the constants of an epoch."""
+    epoch = committee.epoch
     return Setting(
         parts.network,
         parts.parameters,
         parts.network.digest(),
-        committee.epoch,
+        epoch,
         committee.config,
         tuple(member.address for member in committee.members),
         committee.faults,
         committee.quorum,
         rules,
+        lambda book: is_closed(epoch, book),
     )
 
 
@@ -84,12 +90,14 @@ class Listeners:
         seen: what the bidder heard, for observations.
         on_final: gets the snapshot of every final view, in order.
         on_seal: gets the view of every seal.
+        named: what observations say of the next committee's key.
         takes: who takes frames of other topics and channels.
     """
 
     seen: Seen
     on_final: Callable[[Snapshot], None]
     on_seal: Callable[[int], None]
+    named: Callable[[], NextKey | None]
     takes: Mapping[str | Channel, Take] = field(default_factory=dict)
 
 
@@ -139,13 +147,13 @@ class Session:
         )
         self._journal = Journal(parts.store)
         self._journal.remember(committee)
+        inner = (committee, index, signer, self.application, self._log, timing)
+        begins = self.begins = begin_of(parts.archive, committee.epoch)
         if parts.record is None:
-            self.core = Agreement(committee, index, signer, self.application, self._log, timing)
+            self.core = Agreement(*inner, begins)
         else:
-            recorder = Recorder(parts.record, committee, index, timing)
-            self.core = RecordedAgreement(
-                committee, index, signer, self.application, self._log, timing, recorder
-            )
+            recorder = Recorder(parts.record(committee.epoch), committee, index, timing, begins)
+            self.core = RecordedAgreement(*inner, begins, recorder)
         self._seals = self._seal_service(share)
         self.agreement = AgreementService(
             self.core,
@@ -156,7 +164,13 @@ class Session:
             {**listeners.takes, Channel.SEALING: self._take_seal_frame},
         )
         self._observer = Observer(
-            parts.network, committee, signer, parts.watchers, listeners.seen, self._observed
+            parts.network,
+            committee,
+            signer,
+            parts.watchers,
+            listeners.seen,
+            listeners.named,
+            self._observed,
         )
         self._own, self._own_take = trio.open_memory_channel[SignedObservation](OWN_OBSERVATIONS)
         self.evidence = 0
@@ -192,7 +206,7 @@ class Session:
     # life
 
     async def run(self) -> None:
-        """Take part in the epoch until cancelled."""
+        """Take part in the epoch until its last view is final and sealed here, or cancelled."""
         restored = self._log.restore(self.committee.epoch, self.committee.config)
         if not restored.opened and restored.final is None and self._never_voted():
             self._log.write((Opened(self.committee.config),))
@@ -210,6 +224,24 @@ class Session:
             nursery.start_soon(self._retry_restored)
             for watcher in self.parts.watchers.values():
                 nursery.start_soon(self._retry_indexed, watcher)
+            await self.state.closed.wait()
+            await self._close()
+            nursery.cancel_scope.cancel()
+
+    async def _close(self) -> None:
+        """Sign no more votes; help the late, and the seal of the last view, for a while."""
+        last = self.state.last
+        assert last is not None
+        view = last.header.view
+        await self.agreement.call(lambda: self.core.close(view, time.time()))
+        log.info("epoch_closed", epoch=self.committee.epoch, view=view)
+        with trio.move_on_after(LINGER_S):
+            while self.state.sealed_view < view:
+                await self.state.sealed.wait()
+
+    async def follow(self, history: History) -> None:
+        """Take what another keeper holds of this epoch, however late this one is."""
+        await self.agreement.call(lambda: self.core.jump(history, time.time()))
 
     def _never_voted(self) -> bool:
         """Return whether no earlier life of this home can have voted in this epoch.
@@ -291,7 +323,7 @@ class Session:
     def _take_seal_frame(self, peer: bytes, frame: bytes) -> Verdict:
         member = self.committee.index_of_peer(peer)
         if member is None:
-            return verdict_of(Reason.NOT_A_MEMBER)
+            return verdict_of(Reason.OTHER_EPOCH)  # of a committee before or after this one
         self._seals.offer(Frame(member, frame))
         return ACCEPT
 

@@ -17,10 +17,12 @@ import trio
 from keeper.errors import RemoteFault
 from keeper.hashing import keccak
 from keeper.reasons import Reason
+from keeper.settle.rotation import is_closed
 from keeper.snapshot.application import SnapshotApplication, open_payload
 from keeper.snapshot.archive import Archive
 from keeper.snapshot.book import book_from_bytes
 from keeper.snapshot.derive import Snapshot
+from p2p.agreement.chain import Start
 from p2p.agreement.effects import Finalized
 from p2p.port import Network, Road
 
@@ -34,11 +36,19 @@ EARLY_SEALS = 64
 SealNumbers = tuple[int, int, int]
 
 
+def begin_of(archive: Archive, epoch: int) -> Start:
+    """Return where an epoch begins as far as the archive knows: after the last view before it."""
+    held = archive.state()
+    if held is None or not is_closed(epoch - 1, held[1].book):
+        return Start()
+    return Start(held[1].header.view, held[1].header.tick)
+
+
 class FinalState:
     """The final snapshots of one epoch, in order.
 
     Invariants: `view` never falls; every snapshot told was derived here or checked against the
-    header of a final block.
+    header of a final block; nothing is told after the epoch's last snapshot.
     """
 
     def __init__(
@@ -66,25 +76,37 @@ class FinalState:
         self._early: dict[int, SealNumbers] = {}
         self._wake = trio.Event()
         self.view = 0
+        self.last: Snapshot | None = None
+        """The last snapshot of the epoch, once it is final here."""
+        self.closed = trio.Event()
         self.finals = self.seals = self.sealed_view = 0
         self.final_at: float | None = None
         self.sealed_at: float | None = None
         self.restored = trio.Event()
+        self.sealed = trio.Event()
+        """Set, and made anew, at every seal."""
         network.serve(Road.STATE, self._answer)
 
     def resume(self, epoch: int) -> None:
-        """Go on from the archived book of the newest final view, where there is one."""
-        newest, held = self._archive.newest(), self._archive.newest_book()
-        if newest is None or held is None or newest.header.view != held[0]:
+        """Go on from the archived book of the newest final view, where there is one.
+
+        An epoch that has no view yet begins after the last one of the epoch before.
+        """
+        held = self._archive.state()
+        if held is None:
             return
-        if newest.header.epoch != epoch or held[1].hash() != newest.header.book_hash:
-            return
-        snapshot = Snapshot(newest.header, held[1], newest.decisions, {}, {}, newest.root)
-        self.application.restore(newest.digest, snapshot)
-        self.view = newest.header.view
+        digest, snapshot = held
+        if snapshot.header.epoch == epoch:
+            self.application.restore(digest, snapshot)
+            self._stand(snapshot)
+        elif is_closed(epoch - 1, snapshot.book):
+            self.application.restore(self.application.setting.config, snapshot)
+            self.view = snapshot.header.view
 
     def take(self, block: Finalized) -> None:
         """Take the next final block."""
+        if self.last is not None:
+            return
         snapshot = self.application.states.get(block.digest)
         if snapshot is None:
             self.application.adopt(
@@ -114,6 +136,8 @@ class FinalState:
         self.seals += 1
         self.sealed_view = max(self.sealed_view, view)
         self.sealed_at = trio.current_time()
+        self.sealed.set()
+        self.sealed = trio.Event()
         if view > self.view:
             self._early[view] = numbers
             for old in sorted(self._early)[:-EARLY_SEALS]:
@@ -129,13 +153,20 @@ class FinalState:
         if view <= self.view:
             return
         self._archive.add(digest, snapshot, _now_ms())
-        self.view, self.final_at = view, trio.current_time()
+        self.final_at = trio.current_time()
+        self._stand(snapshot)
         self.finals += 1
         self._on_final(snapshot)
         seal = self._early.pop(view, None)
         if seal is not None:
             self._archive.add_seal(view, seal, _now_ms())
             self._on_seal(view)
+
+    def _stand(self, snapshot: Snapshot) -> None:
+        self.view = snapshot.header.view
+        if self.application.setting.is_last(snapshot.book):
+            self.last = snapshot
+            self.closed.set()
 
     # state from a peer
 

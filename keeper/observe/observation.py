@@ -3,6 +3,7 @@
     heads    recent finalised blocks per chain, newest last, with the account root at each
     prices   per market the price, and when its feed published it
     seen     what came in by gossip: bid commitments and hashes of reveals
+    next     how the key ceremony of the next committee goes, while there is one
 
 The bytes are canonical msgpack, so the three roots that the signature covers are recomputed from
 the body by whoever checks it. A head alone can be shown on its own chain: it is a Merkle leaf.
@@ -11,6 +12,7 @@ the body by whoever checks it. A head alone can be shown on its own chain: it is
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import msgpack
 
@@ -24,6 +26,9 @@ MAX_HEADS = 64 * HEADS_PER_CHAIN
 MAX_PRICES = 256
 MAX_SEEN = 128
 """Commitments or reveals one observation may list: four rounds of 31 bidders, and a spare."""
+
+MAX_ABSENT = 64
+"""Members of a committee, all of them absent."""
 
 HEAD_TYPE = "Head(uint64 chain,uint64 number,bytes32 hash)"
 PRICE_TYPE = "Price(bytes32 market,uint256 price,uint64 publishedAt)"
@@ -67,6 +72,21 @@ class SeenCommitment:
 
 
 @dataclass(frozen=True, slots=True)
+class NextKey:
+    """What a keeper knows of the ceremony of the next committee.
+
+    Args:
+        config: digest of that committee, 32 bytes.
+        group_key: x coordinate of the key its members generated; 0 while they have not.
+        absent: addresses of those members whose word is missing or was wrong, sorted.
+    """
+
+    config: bytes
+    group_key: int = 0
+    absent: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ObservationBody:
     """Everything one keeper says about one tick; every sequence is sorted and free of repeats."""
 
@@ -75,6 +95,7 @@ class ObservationBody:
     prices: tuple[SeenPrice, ...] = ()
     commitments: tuple[SeenCommitment, ...] = ()
     reveals: tuple[bytes, ...] = field(default=())
+    next_key: NextKey | None = None
 
     def roots(self) -> tuple[bytes, bytes, bytes]:
         """Return (headsRoot, pricesRoot, restRoot), the three hashes the signature covers."""
@@ -102,9 +123,25 @@ def encode(body: ObservationBody) -> bytes:
             [[p.market, p.price_e8, p.published_at] for p in body.prices],
             [[c.view, c.bidder, c.commitment] for c in body.commitments],
             list(body.reveals),
+            _pack_next(body.next_key),
         ]
     )
     return packed
+
+
+def _pack_next(key: NextKey | None) -> list[object]:
+    if key is None:
+        return []
+    return [key.config, key.group_key.to_bytes(32, "big"), list(key.absent)]
+
+
+def _next(row: list[Any]) -> NextKey | None:
+    if not row:
+        return None
+    config, group_key, absent = row
+    if len(group_key) != 32:
+        raise ValueError("a key has 32 bytes")
+    return NextKey(config, int.from_bytes(group_key, "big"), tuple(absent))
 
 
 def decode(raw: bytes) -> ObservationBody | None:
@@ -113,7 +150,7 @@ def decode(raw: bytes) -> ObservationBody | None:
     Also None when a sequence is unsorted, has repeats, or exceeds its bound.
     """
     try:
-        tick, heads, prices, commitments, reveals = msgpack.unpackb(
+        tick, heads, prices, commitments, reveals, next_key = msgpack.unpackb(
             raw, raw=False, use_list=True, max_ext_len=0, max_map_len=0
         )
         body = ObservationBody(
@@ -122,6 +159,7 @@ def decode(raw: bytes) -> ObservationBody | None:
             tuple(SeenPrice(*row) for row in prices),
             tuple(SeenCommitment(*row) for row in commitments),
             tuple(reveals),
+            _next(next_key),
         )
     except (ValueError, TypeError, msgpack.exceptions.UnpackException):
         return None
@@ -155,10 +193,20 @@ def _well_formed(body: ObservationBody) -> bool:
             for c in body.commitments
         )
         and all(_bytes(reveal, 32) for reveal in body.reveals)
+        and (body.next_key is None or _well_announced(body.next_key))
         and _strictly_sorted([(h.chain, h.number) for h in body.heads])
         and _strictly_sorted([p.market for p in body.prices])
         and _strictly_sorted([(c.view, c.bidder) for c in body.commitments])
         and _strictly_sorted(list(body.reveals))
+    )
+
+
+def _well_announced(key: NextKey) -> bool:
+    return (
+        _bytes(key.config, 32)
+        and len(key.absent) <= MAX_ABSENT
+        and all(_bytes(member, 20) for member in key.absent)
+        and _strictly_sorted(list(key.absent))
     )
 
 

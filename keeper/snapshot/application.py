@@ -29,6 +29,7 @@ from keeper.snapshot.derive import (
     payload_bytes,
 )
 from keeper.snapshot.header import Header, header_from_row
+from keeper.venue.committee import FIRST_EPOCH
 from p2p.agreement.application import NotYet, Valid, Verdict, Wrong
 from p2p.types import SignedObservation
 
@@ -45,21 +46,13 @@ class SnapshotApplication:
     deriving it gives the very same bytes.
     """
 
-    def __init__(
-        self,
-        setting: Setting,
-        tables: Tables,
-        start: Snapshot | None = None,
-        start_digest: bytes | None = None,
-    ) -> None:
-        """Begin at genesis, or at a snapshot restored from a certified header and book."""
+    def __init__(self, setting: Setting, tables: Tables) -> None:
+        """Begin an epoch: the first one at genesis, a later one where `restore` says."""
         self.setting, self.tables = setting, tables
         self.bodies: dict[bytes, bytes] = {}
         self.states: dict[bytes, Snapshot] = {}
-        if start is None:
+        if setting.epoch == FIRST_EPOCH:
             self.states[setting.config] = genesis(setting)
-        else:
-            self.states[start_digest or setting.config] = start
         self._derived: dict[bytes, Snapshot] = {}
 
     def offer(self, body: bytes) -> bytes:

@@ -122,6 +122,19 @@ class Archive:
         """Return all views after `view`, oldest first."""
         return self._select("WHERE view > ? ORDER BY view", (view,))
 
+    def state(self) -> tuple[bytes, Snapshot] | None:
+        """Return (digest, snapshot) of the newest final view with its book: what to go on from.
+
+        Legs and margins are not kept: they follow from the book at the next cut.
+        """
+        newest, held = self.newest(), self.newest_book()
+        if newest is None or held is None or newest.header.view != held[0]:
+            return None
+        if held[1].hash() != newest.header.book_hash:
+            return None
+        snapshot = Snapshot(newest.header, held[1], newest.decisions, {}, {}, newest.root)
+        return newest.digest, snapshot
+
     def counts(self) -> tuple[int, int]:
         """Return how many final views and how many seals are held."""
         rows = self._store.read("SELECT count(*), count(seal) FROM snapshots")

@@ -8,7 +8,7 @@ Everything here is a pure function, so a leader that proposes and a member that 
 same lines and compare bytes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -31,6 +31,7 @@ from keeper.snapshot.outstanding import still_outstanding
 from keeper.snapshot.prices import agree_prices
 from keeper.units import ChainId, ceil_div
 from keeper.venue.book import accounts, funding
+from keeper.venue.committee import last_block
 
 MAX_DECISIONS = 512
 """Decisions of one view: a proposal with them stays far below the largest frame."""
@@ -56,6 +57,7 @@ class Setting:
         members: addresses in order.
         faults, quorum: f and q.
         rules: decision rules in the order they derive.
+        is_last: whether a snapshot of this epoch with this book is its last.
     """
 
     network: NetworkSpec
@@ -67,6 +69,7 @@ class Setting:
     faults: int
     quorum: int
     rules: tuple[DecisionRule, ...]
+    is_last: Callable[[Book], bool] = lambda book: False
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +157,8 @@ def derive(
         observed: ≥ q observations of that tick, by member.
         bodies: candidates for attachment, by hash.
     """
+    if parent.header.epoch == setting.epoch and setting.is_last(parent.book):
+        return _after_the_last(setting, parent, view, tick), {}
     context = _context(setting, tables, parent, view, tick, observed)
     if isinstance(context, Lacking):
         return context
@@ -172,6 +177,36 @@ def derive(
         made += decisions
         context = replace(context, outstanding=context.outstanding + decisions)
     return _assemble(setting, parent, context, states, made), attachments
+
+
+def _after_the_last(setting: Setting, parent: Snapshot, view: int, tick: int) -> Snapshot:
+    """Return a snapshot that decides nothing: it only helps the last one to become final."""
+    header = replace(parent.header, view=view, tick=tick, previous=parent.header.hash())
+    root = merkle_root(decision_leaves(setting, header, ()))
+    return replace(parent, header=header, decisions=(), root=root)
+
+
+def _inherited(
+    setting: Setting, parent: Snapshot, tables: Mapping[ChainId, Table]
+) -> tuple[Decision, ...]:
+    """Return what was in flight after the parent.
+
+    Seals of another epoch end with its key, on each chain in its own block.
+    """
+    epoch, flying = parent.header.epoch, parent.book.outstanding
+    if epoch == setting.epoch:
+        return flying
+    ends = {
+        spec.id: last_block(spec, tables[spec.id], epoch)
+        for spec in setting.network.chains
+        if spec.id in tables
+    }
+    return tuple(
+        replace(one, expiry=min(one.expiry or end, end))
+        if (end := ends.get(one.chain)) is not None
+        else one
+        for one in flying
+    )
 
 
 def _context(
@@ -227,7 +262,7 @@ def _context(
         margins=margins,
         observed=tuple(observed),
         attachments={},
-        outstanding=still_outstanding(parent.book.outstanding, held, cut),
+        outstanding=still_outstanding(_inherited(setting, parent, held), held, cut),
     )
 
 

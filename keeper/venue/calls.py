@@ -4,6 +4,7 @@
     Release     Vault.release           Attestation  Awards.void
     Transfer    Vault.transfer          Penalty      Bonds.penalise
     FlowOutcome Escrow.settle           Filled       Intents.claim    Unfilled  Intents.refund
+    CommitteeChange  Committee.propose_change
 
 A decision's fields are the call's arguments after seal and proof, in order. Anyone may bring one;
 only an award looks at who does. The layout of `Award` is that of contracts/awarding.vy.
@@ -26,6 +27,8 @@ AWARD = (
     "uint64,uint64,uint64,uint64,uint256)"
 )
 
+CHANGE = "(uint32,uint256,bytes32,bytes32,uint64)"
+
 SealTuple = tuple[int, int, bytes, int, int, int]
 """(epoch, view, root, rx, ry, s) of contracts/proofs.vy."""
 Value = int | bytes | str | tuple[bytes, ...]
@@ -46,6 +49,7 @@ _BRING: dict[str, tuple[str, tuple[str, ...]]] = {
     "FlowOutcome": ("settle", ("bytes32", "uint8")),
     "Filled": ("claim", ("bytes32", "address")),
     "Unfilled": ("refund", ("bytes32",)),
+    "CommitteeChange": ("propose_change", (CHANGE,)),
 }
 
 
@@ -82,7 +86,8 @@ def bring(decision: Sealed, seal: SealTuple, proof: Sequence[bytes]) -> Call:
         KeyError: the kind is not one of this room's.
     """
     name, types = _BRING[decision.kind]
-    values = (seal, list(proof), *decision.fields)
+    fields = (decision.fields,) if types == (CHANGE,) else decision.fields
+    values = (seal, list(proof), *fields)
     data = calldata(name, (SEAL, PROOF, *types), values)
     return Call(decision.chain, decision.contract, data)
 

@@ -22,6 +22,17 @@ class Place:
     digest: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where an epoch begins: view and tick of the block that closed the epoch before.
+
+    The first block of the epoch follows that view, and names the committee's config as its parent.
+    """
+
+    view: int = 0
+    tick: int = 0
+
+
 @dataclass(slots=True)
 class Chain:
     """Certificates and bodies since the final block.

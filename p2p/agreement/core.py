@@ -20,7 +20,7 @@ performed in order; `Persist` comes first and must be durable before the rest is
 from keeper.reasons import Reason
 from p2p.agreement.application import Application, NotYet, Valid, Wrong, judge
 from p2p.agreement.certificate import certificate_of, verify_certificate
-from p2p.agreement.chain import Chain, Place
+from p2p.agreement.chain import Chain, Place, Start
 from p2p.agreement.effects import (
     Broadcast,
     Effect,
@@ -89,8 +89,11 @@ class Agreement:
         application: Application,
         log: Log,
         timing: Timing,
+        begins: Start = Start(),  # noqa: B008 - frozen
     ) -> None:
         """Make a machine that has not started; nothing is read or sent yet.
+
+        `begins` is the zero start too where it is not known: history tells it later.
 
         Raises:
             ValueError: the signer is not member `me`.
@@ -98,7 +101,7 @@ class Agreement:
         if committee.members[me].address != signer.address:
             raise ValueError(f"signer 0x{signer.address.hex()} is not member {me}")
         self.committee, self.me, self.timing = committee, me, timing
-        self.chain = Chain(Place(0, committee.config))
+        self.chain = Chain(Place(begins.view, committee.config), begins.tick)
         self.view = 0
         self.closed_at: int | None = None
         self.heads: tuple[tuple[int, int], ...] = ()
@@ -357,7 +360,7 @@ class Agreement:
 
     def _on_proposal(self, sender: int, body: Proposal, now: float) -> None:
         if body.epoch != self.committee.epoch:
-            self._refuse(sender, Reason.WRONG_CONFIG)
+            self._refuse(sender, Reason.OTHER_EPOCH)
         elif body.signer != self.leader(body.view):
             self._refuse(sender, Reason.WRONG_LEADER, f"view {body.view}")
         elif body.view <= self.chain.final.view:
@@ -478,7 +481,7 @@ class Agreement:
 
     def _on_vote(self, sender: int, vote: Vote, now: float) -> None:
         if vote.epoch != self.committee.epoch:
-            self._refuse(sender, Reason.WRONG_CONFIG)
+            self._refuse(sender, Reason.OTHER_EPOCH)
         elif vote.signer != sender:
             self._refuse(sender, Reason.BAD_SIGNATURE, "a vote is sent by its signer")
         elif vote.view > self.view + VIEWS_AHEAD:
@@ -523,7 +526,7 @@ class Agreement:
 
     def _on_certificate(self, sender: int, certificate: Certificate, now: float) -> None:
         if certificate.epoch != self.committee.epoch:
-            self._refuse(sender, Reason.WRONG_CONFIG)
+            self._refuse(sender, Reason.OTHER_EPOCH)
             return
         if self.chain.holds(certificate.kind, certificate.view, certificate.digest):
             return
@@ -629,7 +632,7 @@ class Agreement:
         if not self._courtesy.grants(sender, HISTORY_COST, now):
             self._refuse(sender, Reason.RATE_LIMITED, "history")
             return
-        answer = answer_sync(self._log, self.committee.epoch, sync.from_view)
+        answer = answer_sync(self._log, sync.epoch, sync.from_view)
         if answer is not None:
             self._out.append(Send(sender, answer))
 
@@ -643,12 +646,15 @@ class Agreement:
         )
 
     def _on_history(self, sender: int, history: History, now: float) -> None:
-        if history.certificate.view <= self.chain.final.view:
-            return
-        if not verify_history(self.committee, self._signer, history):
+        if history.certificate.epoch != self.committee.epoch:
+            self._refuse(sender, Reason.OTHER_EPOCH, "history")
+        elif history.certificate.view <= self.chain.final.view:
+            pass  # an answer that came late
+        elif not verify_history(self.committee, self._signer, history):
             self._refuse(sender, Reason.BAD_SIGNATURE, "history")
         else:
-            if history.blocks[0].parent_view > self.chain.final.view + VIEWS_KEPT:
+            first, far = history.blocks[0], self.chain.final.view + VIEWS_KEPT
+            if first.parent_view > far or first.parent == self.committee.config:
                 self._skip_to(history)
             self._take_history(history, now)
 
@@ -667,6 +673,9 @@ class Agreement:
         self._sync_at = now
 
     def _on_heartbeat(self, sender: int, beat: Heartbeat, now: float) -> None:
+        if beat.epoch != self.committee.epoch:
+            self._refuse(sender, Reason.OTHER_EPOCH, f"epoch {beat.epoch}")
+            return
         if beat.config != self.committee.config:
             self._refuse(sender, Reason.WRONG_CONFIG, f"epoch {beat.epoch}")
             return
@@ -676,11 +685,13 @@ class Agreement:
         lag = beat.final_view - self.chain.final.view
         if (lag > SYNC_LAG or (lag > 0 and self._failures)) and now >= self._sync_at:
             self._sync_at = now + RESEND_BOUNDS * self.timing.bound_s
-            self._out.append(Send(sender, Sync(self.chain.final.view)))
+            self._out.append(Send(sender, Sync(self.committee.epoch, self.chain.final.view)))
 
     def _on_observation(self, sender: int, observation: SignedObservation, now: float) -> None:
         current = self.timing.tick_at(now)
-        if observation.config != self.committee.config:
+        if observation.epoch != self.committee.epoch:
+            self._refuse(sender, Reason.OTHER_EPOCH, f"epoch {observation.epoch}")
+        elif observation.config != self.committee.config:
             self._refuse(sender, Reason.WRONG_CONFIG, f"epoch {observation.epoch}")
         elif not self._observations.takes(observation, current):
             pass  # held already, or of no use any more

@@ -1,7 +1,7 @@
 """A flight recorder: every input of the core with everything the core asked, append-only.
 
     file    = entry …            entry = length (4) ‖ crc32 (4) ‖ msgpack
-    header  ["flowkeeper-record", 1, committee, me, timing]
+    header  ["flowkeeper-record", 1, committee, me, timing, begins]
     input   ["in", now, name, arguments…]
     answer  ["ans", question, value]       the application, the log and the signer, in order
     output  ["out", keccak of the effects]
@@ -21,6 +21,7 @@ from keeper.errors import StoreError
 from keeper.hashing import keccak
 from keeper.reasons import Reason
 from p2p.agreement.application import Application, NotYet, Valid, Verdict, Wrong, judge
+from p2p.agreement.chain import Start
 from p2p.agreement.core import Agreement
 from p2p.agreement.effects import Effect, Timing
 from p2p.agreement.inputs import (
@@ -63,9 +64,17 @@ def effects_digest(effects: Sequence[Effect]) -> bytes:
 class Recorder:
     """Writes one record; every entry is flushed to the operating system."""
 
-    def __init__(self, file: BinaryIO, committee: Committee, me: int, timing: Timing) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        committee: Committee,
+        me: int,
+        timing: Timing,
+        begins: Start = Start(),  # noqa: B008 - frozen
+    ) -> None:
         self._file = file
-        self._put(_MAGIC, _VERSION, _pack_committee(committee), me, _pack_timing(timing))
+        start = [begins.view, begins.tick]
+        self._put(_MAGIC, _VERSION, _pack_committee(committee), me, _pack_timing(timing), start)
 
     def _put(self, *entry: Any) -> None:
         raw = msgpack.packb(list(entry))
@@ -250,6 +259,7 @@ class RecordedAgreement(Agreement):
         application: Application,
         log: Log,
         timing: Timing,
+        begins: Start,
         recorder: Recorder,
     ) -> None:
         self._recorder = recorder
@@ -260,6 +270,7 @@ class RecordedAgreement(Agreement):
             RecordingApplication(application, recorder),
             RecordingLog(log, recorder),
             timing,
+            begins,
         )
 
     def _kept(self, effects: tuple[Effect, ...]) -> tuple[Effect, ...]:
@@ -375,11 +386,11 @@ def replay(
     """
     read = entries(file, where)
     header = next(read, [])
-    if header[:2] != [_MAGIC, _VERSION] or len(header) != 5:
+    if header[:2] != [_MAGIC, _VERSION] or len(header) != 6:
         raise StoreError("not a record of this version", where=where)
     committee, me, timing = _committee(header[2]), header[3], Timing(*header[4])
     play = _Playback(committee.members[me].address, scheme or Ecdsa())
-    core = Agreement(committee, me, play, play, play, timing)
+    core = Agreement(committee, me, play, play, play, timing, Start(*header[5]))
     pending: tuple[float, Input] | None = None
     for entry in read:
         if entry[0] == "in":

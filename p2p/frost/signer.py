@@ -227,7 +227,7 @@ class Signer:
         if member not in self.members or member == self.me:
             return (Refused(member, Reason.NOT_A_MEMBER),)
         if message.epoch != self._setup.epoch:
-            return (Refused(member, Reason.WRONG_CONFIG, f"epoch {message.epoch}"),)
+            return (Refused(member, Reason.OTHER_EPOCH, f"epoch {message.epoch}"),)
         match message:
             case Nonces():
                 return self._done(self._stock(member, message))

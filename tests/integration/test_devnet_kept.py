@@ -1,4 +1,4 @@
-"""A devnet that is kept: one more keeper joins and follows, and a member that lies is slashed."""
+"""A devnet that is kept: one more keeper joins, is seated, and a member that lies is slashed."""
 
 import os
 import signal
@@ -95,12 +95,35 @@ async def follows(home: Path) -> dict[str, Any] | None:
 
 
 async def test_a_keeper_joins_and_follows_what_it_verified(tmp_path: Path) -> None:
-    with kept(tmp_path / "net") as control:
-        with joining(control.folder):
-            value = await until("following", partial(follows, control.folder / "joiner"), 60)
-            assert value["phase"] == "follower"
-            assert value["final_view"] > 0
+    with kept(tmp_path / "net") as control, joining(control.folder):
+        value = await until("following", partial(follows, control.folder / "joiner"), 60)
+        assert value["final_view"] > 0
+        await seats(control)
         await slashes_a_liar(control)
+
+
+async def seats(control: Control) -> None:
+    """Wait until the joiner votes and seals with the others in the next epoch, on every chain."""
+    homes = [Path(one["home"]) for one in control.keepers] + [control.folder / "joiner"]
+
+    async def seated() -> list[dict[str, Any]] | None:
+        values = [await follows(home) for home in homes]
+        found = [v for v in values if v and v["epoch"] == 2 and v["phase"] == "member"]
+        sealed = [v for v in found if v["members"] == 5 and v["sealed_view"] > v["began"] + 4]
+        return sealed if len(sealed) == len(homes) else None
+
+    values = await until("epoch 2", seated, 120)
+    assert sorted(value["member"] for value in values) == [0, 1, 2, 3, 4]
+    spec = network.load(control.folder / "network.json")
+    for chain in spec.chains:
+        rpc, contract = HttpRpc(control.chains[str(chain.id)]), chain.contract("Committee")
+        assert contract is not None
+        call = {
+            "to": "0x" + contract.hex(),
+            "data": "0x" + encode_call("Committee", "current").hex(),
+        }
+        assert int(await rpc.call("eth_call", [call, "latest"]), 16) == 2
+        await rpc.aclose()
 
 
 def vote(committee: Committee, signer: EcdsaSigner, view: int, digest: bytes) -> Vote:
@@ -114,14 +137,14 @@ def vote(committee: Committee, signer: EcdsaSigner, view: int, digest: bytes) ->
 async def slashes_a_liar(control: Control) -> None:
     """Speak as a member whose process is gone: two notarize votes for one view."""
     spec = network.load(control.folder / "network.json")
-    homes = [Path(one["home"]) for one in control.keepers]
+    homes = [*(Path(one["home"]) for one in control.keepers), control.folder / "joiner"]
     opened = [keys.load(home / "keys", PASSWORD) for home in homes]
     members = tuple(
         sorted((Member(one.address, one.peer_id) for one in opened), key=lambda m: m.address)
     )
-    committee = Committee(spec.id, 1, members, spec.digest())
-    liar = opened[-1]
-    stop(homes[-1])
+    committee = Committee(spec.id, 2, members, spec.digest())
+    liar = opened[3]
+    stop(homes[3])
     signer = EcdsaSigner(liar.operator)
     known = tuple(one["address"] for one in control.keepers[:-1])
     p2p = Libp2pNetwork(liar.identity, "/ip4/127.0.0.1/tcp/0", known)

@@ -6,6 +6,7 @@ import pytest
 
 from keeper.errors import StoreError
 from p2p.agreement import core
+from p2p.agreement.chain import Start
 from p2p.agreement.effects import Finalized
 from p2p.agreement.history import answer_sync
 from p2p.agreement.inputs import Close, Jump, Received, Retry, Shown, Started, Ticked
@@ -27,7 +28,14 @@ class Recorded(Keeper):
         committee, timing = self.cluster.committee, self.cluster.timing
         recorder = Recorder(self.records[-1], committee, self.index, timing)
         self.core = RecordedAgreement(
-            committee, self.index, self.signer, self.application, self.log, timing, recorder
+            committee,
+            self.index,
+            self.signer,
+            self.application,
+            self.log,
+            timing,
+            Start(),
+            recorder,
         )
 
 

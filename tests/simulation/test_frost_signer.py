@@ -202,7 +202,7 @@ def test_forged_seal_and_stranger_are_refused() -> None:
     )
     assert net.signers[0].receive(9, forged)[0] == signer.Refused(9, Reason.NOT_A_MEMBER)
     other = dataclasses.replace(forged, epoch=2)
-    assert net.signers[0].receive(1, other)[0] == signer.Refused(1, Reason.WRONG_CONFIG, "epoch 2")
+    assert net.signers[0].receive(1, other)[0] == signer.Refused(1, Reason.OTHER_EPOCH, "epoch 2")
 
 
 def test_state_stays_bounded_under_a_flood() -> None:

@@ -8,7 +8,7 @@
 Nothing is modelled: contracts run as bytecode, decisions come out of the snapshot's derivation.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,11 +17,12 @@ from keeper.hashing import keccak
 from keeper.leaves import header_leaf
 from keeper.merkle import merkle_proof, merkle_root
 from keeper.network import ChainSpec, NetworkSpec, Token
-from keeper.observe.observation import ObservationBody, SeenHead
+from keeper.observe.observation import NextKey, ObservationBody, SeenHead
 from keeper.observe.table import EMPTY, Log, Table
 from keeper.parameters import Parameters
 from keeper.settle.attest import AttestationRule
 from keeper.settle.flow import FlowRule
+from keeper.snapshot.book import Book
 from keeper.snapshot.decisions import CutBlock, Decision, DecisionRule, Observed
 from keeper.snapshot.derive import Lacking, Setting, Snapshot, derive, genesis
 from keeper.units import ChainId, symbol
@@ -78,7 +79,10 @@ class Net:
 
     worlds: Sequence[World]
     rules: tuple[DecisionRule, ...] = (FlowRule(), AttestationRule())
+    is_last: Callable[[Book], bool] = lambda _book: False
     epoch: int = EPOCH
+    named: NextKey | None = None
+    """What every member's observation says of the next committee's key."""
     tables: list[Table] = field(default_factory=list)
     blocks: list[list[Block]] = field(default_factory=list)
     tick: int = 0
@@ -115,6 +119,7 @@ class Net:
             faults=1,
             quorum=3,
             rules=self.rules,
+            is_last=self.is_last,
         )
 
     # --- chains
@@ -173,7 +178,7 @@ class Net:
             heads.append(SeenHead(chain.id, one.number, one.hash, one.table.root, one.timestamp))
         self.tick += 1
         self.number += 1
-        body = ObservationBody(self.tick, tuple(heads), ())
+        body = ObservationBody(self.tick, tuple(heads), (), next_key=self.named)
         observed = [Observed(i, who, body) for i, who in enumerate(self.members)]
         result = derive(self.setting, self, self.snapshot, self.number, self.tick, observed, {})
         assert not isinstance(result, Lacking)

@@ -44,7 +44,7 @@ def examples() -> dict[str, bytes]:
         "Certificate": encode(final),
         "Proposal": encode(proposal),
         "Need": encode(Need(9)),
-        "Sync": encode(Sync(8)),
+        "Sync": encode(Sync(1, 8)),
         "History": encode(History((proposal,), final)),
         "Heartbeat": encode(
             Heartbeat(1, config, 10, 9, digest, ((1, 20), (10, 30)), 1, 1_700_000_000_000)

@@ -16,6 +16,7 @@ from keeper.errors import ConfigError
 from keeper.hashing import keccak
 from keeper.store import Store
 from keeper.units import ChainId
+from p2p.agreement.chain import Start
 from p2p.agreement.effects import Noted, Persist, Timing
 from p2p.agreement.evidence import Evidence
 from p2p.agreement.journal import Journal
@@ -166,7 +167,9 @@ def fly(path: Path) -> None:
     application = ToyApplication(committee.config)
     with path.open("wb") as file:
         recorder = Recorder(file, committee, 0, timing)
-        core = RecordedAgreement(committee, 0, SIGNERS[0], application, log, timing, recorder)
+        core = RecordedAgreement(
+            committee, 0, SIGNERS[0], application, log, timing, Start(), recorder
+        )
         steps: list[Callable[[float], object]] = [core.start]
         for tick in range(1, 6):
             roots = (keccak(b"%d" % tick),) * 3

@@ -159,15 +159,18 @@ def test_a_valid_block_gets_a_vote_after_its_body_is_written(bench: Bench) -> No
     ("message", "reason"),
     [
         (vote(0, Kind.NOTARIZE, VIEWS_AHEAD + 2), Reason.TOO_FAR_AHEAD),
-        (replace(vote(0, Kind.NOTARIZE, 1), epoch=2), Reason.WRONG_CONFIG),
+        (replace(vote(0, Kind.NOTARIZE, 1), epoch=2), Reason.OTHER_EPOCH),
         (replace(vote(0, Kind.NOTARIZE, 1), digest=keccak(b"x")), Reason.BAD_SIGNATURE),
         (proof(Kind.NOTARIZE, 1, signers=(0, 1)), Reason.BELOW_QUORUM),
         (replace(proof(Kind.NOTARIZE, 1), digest=keccak(b"x")), Reason.BAD_SIGNATURE),
-        (replace(proof(Kind.NOTARIZE, 1), epoch=9), Reason.WRONG_CONFIG),
+        (replace(proof(Kind.NOTARIZE, 1), epoch=9), Reason.OTHER_EPOCH),
         (replace(seen(1)[0], tick=2), Reason.BAD_SIGNATURE),
         (replace(seen(1)[0], config=bytes(32)), Reason.WRONG_CONFIG),
         (Heartbeat(1, bytes(32), 1, 0, D, (), 1, 0), Reason.WRONG_CONFIG),
+        (replace(seen(1)[0], epoch=2), Reason.OTHER_EPOCH),
+        (Heartbeat(2, bytes(32), 1, 0, D, (), 1, 0), Reason.OTHER_EPOCH),
         (History((), proof(Kind.FINALIZE, 5)), Reason.BAD_SIGNATURE),
+        (History((), replace(proof(Kind.FINALIZE, 5), epoch=2)), Reason.OTHER_EPOCH),
     ],
 )
 def test_what_is_refused(bench: Bench, message: Message, reason: Reason) -> None:
@@ -197,7 +200,7 @@ def test_a_proposal_comes_from_the_leader_of_its_view(bench: Bench) -> None:
     other = next(i for i in bench.others if i != bench.leader)
     for changed, reason in (
         (replace(body, signer=other), Reason.WRONG_LEADER),
-        (replace(body, epoch=2), Reason.WRONG_CONFIG),
+        (replace(body, epoch=2), Reason.OTHER_EPOCH),
         (replace(body, signature=bytes(64)), Reason.BAD_SIGNATURE),
         (replace(body, tick=2), Reason.BAD_SIGNATURE),
     ):
@@ -313,7 +316,7 @@ def test_questions_are_answered_from_the_log(bench: Bench) -> None:
     sent = [e.message for e in effects if isinstance(e, Send)]
     assert sent[0] == body
     assert isinstance(sent[1], Vote)
-    assert bench.hear(bench.others[0], Sync(0)) == ()
+    assert bench.hear(bench.others[0], Sync(1, 0)) == ()
 
 
 def test_while_a_view_does_not_end_everything_is_said_again(bench: Bench) -> None:
@@ -356,9 +359,9 @@ def test_a_member_that_asks_too_much_is_not_answered(bench: Bench) -> None:
         if refusals(effects):
             assert refusals(effects) == [Reason.RATE_LIMITED]
     assert answered == 16
-    assert refusals(bench.hear(asker, Sync(0))) == [Reason.RATE_LIMITED]
-    assert refusals(bench.hear(other, Sync(0))) == [], "others are not to blame"
-    assert refusals(bench.hear(asker, Sync(0), 1.4)) == [], "it is answered again after a while"
+    assert refusals(bench.hear(asker, Sync(1, 0))) == [Reason.RATE_LIMITED]
+    assert refusals(bench.hear(other, Sync(1, 0))) == [], "others are not to blame"
+    assert refusals(bench.hear(asker, Sync(1, 0), 1.4)) == [], "it is answered again after a while"
 
 
 def test_rejected_bodies_do_not_pile_up(bench: Bench) -> None:

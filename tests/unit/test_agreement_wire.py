@@ -41,7 +41,7 @@ def refused(raw: bytes) -> Reason:
     return caught.value.reason
 
 
-@pytest.mark.parametrize("message", [VOTE, SEEN, PROOF, BLOCK, BEAT, Need(1), Sync(0)])
+@pytest.mark.parametrize("message", [VOTE, SEEN, PROOF, BLOCK, BEAT, Need(1), Sync(1, 0)])
 def test_what_is_encoded_is_decoded(message: Message) -> None:
     assert decode(encode(message)) == message
 

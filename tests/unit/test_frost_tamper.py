@@ -68,7 +68,7 @@ def swap_points(request: SignRequest, index: int) -> SignRequest:
 
 
 REQUESTS: dict[str, tuple[Callable[[SignRequest], SignRequest], Reason | None]] = {
-    "epoch": (lambda r: dataclasses.replace(r, epoch=2), Reason.WRONG_CONFIG),
+    "epoch": (lambda r: dataclasses.replace(r, epoch=2), Reason.OTHER_EPOCH),
     "root": (lambda r: dataclasses.replace(r, root=b"\x0b" * 32), Reason.OTHER_ROOT),
     "view not final": (lambda r: dataclasses.replace(r, view=3), None),
     "own boot": (

@@ -79,7 +79,7 @@ MESSAGES: dict[str, Message] = {
     "certificate_finalize": certificate(Kind.FINALIZE),
     "proposal": proposal(),
     "need": Need(9),
-    "sync": Sync(7),
+    "sync": Sync(1, 7),
     "history": History(
         (replace(proposal(), certificates=()),), certificate(Kind.FINALIZE, digest_of(proposal()))
     ),
