@@ -100,7 +100,7 @@ def decode(state: bytes) -> Rotation | None:
 
 def of_book(book: Book) -> Rotation | None:
     """Return the rotation that a book holds."""
-    return decode(book.rules[NAME])
+    return decode(book.rules.get(NAME, b""))
 
 
 def is_closed(epoch: int, book: Book) -> bool:

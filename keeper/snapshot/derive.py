@@ -162,9 +162,10 @@ def derive(
     context = _context(setting, tables, parent, view, tick, observed)
     if isinstance(context, Lacking):
         return context
+    before = {rule.name: rule.initial() for rule in setting.rules} | dict(parent.book.rules)
     wanted: set[bytes] = set()
     for rule in setting.rules:
-        wanted |= rule.wanted(context, parent.book.rules[rule.name])
+        wanted |= rule.wanted(context, before[rule.name])
     absent = frozenset(wanted - bodies.keys())
     if absent:
         return Lacking(bodies=absent)
@@ -173,7 +174,7 @@ def derive(
     states: dict[str, bytes] = {}
     made: list[Decision] = []
     for rule in setting.rules:
-        states[rule.name], decisions = rule.derive(context, parent.book.rules[rule.name])
+        states[rule.name], decisions = rule.derive(context, before[rule.name])
         made += decisions
         context = replace(context, outstanding=context.outstanding + decisions)
     return _assemble(setting, parent, context, states, made), attachments
