@@ -19,7 +19,7 @@ from keeper.margin.breaker import (
     next_board,
     scope_text,
 )
-from keeper.margin.flow import Governor, NetOutflow, Refused, TokenBucket, refused_step
+from keeper.margin.flow import Governor, NetOutflow, Refused, TokenBucket
 from keeper.margin.readings import (
     AgeReading,
     BlockReading,
@@ -223,7 +223,7 @@ def test_every_rule_explains_itself() -> None:
     assert scope_text(b"\xff" * 32) == "ff" * 32
 
 
-# --- buckets, governor, steps ---------------------------------------------------------------------
+# --- buckets, governor ----------------------------------------------------------------------------
 
 
 def test_a_bucket_refills_and_says_how_long_to_wait() -> None:
@@ -263,20 +263,3 @@ def test_the_governor_counts_a_day_and_delays_big_transfers() -> None:
     assert refused.wait_s == 86_400 - 40_000
     assert isinstance(governor.take(part, 86_399, LIMITS), Refused)
     assert isinstance(governor.take(part, 86_400, LIMITS), Governor)
-
-
-@pytest.mark.parametrize(
-    ("new", "now", "word"),
-    [
-        (1_101, 300_000, "larger"),
-        (899, 300_000, "larger"),
-        (1_100, 259_199, "must wait"),
-        (1_100, 259_200 + 21_601, "expired"),
-        (1_100, 259_200, None),
-        (900, 259_200 + 21_600, None),
-    ],
-)
-def test_parameters_move_slowly(new: int, now: int, word: str | None) -> None:
-    refused = refused_step(1_000, new, 0, now, LIMITS)
-    assert (refused is None) == (word is None)
-    assert word is None or word in str(refused)
