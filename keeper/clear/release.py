@@ -102,6 +102,9 @@ def _allowed(
     engaged = bool(lent) or any(leg.kind is not LegKind.COLLATERAL and leg.size for leg in left)
     if engaged and not is_fresh(context, left):
         return False
+    markets = [leg.market for leg in left] if engaged else []
+    if stopped(context, Action.WITHDRAW, request.chain, *markets):
+        return False
     free = free_collateral(engine, left, lent)
     return free is not None and free >= 0
 

@@ -30,8 +30,9 @@ def judged(tick: dump.TickFile, depth: int, insurance: int | None) -> Board:
 def list_(
     tick: Annotated[Path, typer.Argument(help="A tick file (keeper.margin.dump).")],
     depth: Annotated[
-        int, typer.Option(min=1, help="Dollars that move the market by a factor e.")
-    ] = 100_000_000,
+        int | None,
+        typer.Option(min=1, help="Dollars that move the market by a factor e; as agreed if unset."),
+    ] = None,
     insurance: Annotated[
         int | None, typer.Option(min=0, help="Dollars in the insurance fund: judges cascades too.")
     ] = None,
@@ -39,7 +40,7 @@ def list_(
 ) -> None:
     """List the breakers that are open."""
     fund = None if insurance is None else insurance * PPM
-    board = judged(dump.read(tick), depth * PPM, fund)
+    board = judged(dump.read(tick), (depth or 0) * PPM, fund)
     if as_json:
         rows = [
             {

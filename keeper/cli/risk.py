@@ -22,8 +22,9 @@ app = typer.Typer()
 def risk(
     tick: Annotated[Path, typer.Argument(help="A tick file (keeper.margin.dump).")],
     depth: Annotated[
-        int, typer.Option(min=1, help="Dollars that move the market by a factor e.")
-    ] = 100_000_000,
+        int | None,
+        typer.Option(min=1, help="Dollars that move the market by a factor e; as agreed if unset."),
+    ] = None,
     engine: Annotated[str, typer.Option(help="python, numpy or numba; the best by default.")] = "",
     plot: Annotated[Path | None, typer.Option("--svg", help="Write the curve here.")] = None,
     as_json: JsonFlag = False,
@@ -32,7 +33,9 @@ def risk(
     if engine and engine not in available():
         raise typer.BadParameter(f"{engine} is not one of {', '.join(available())}")
     read = dump.read(tick)
-    found = report(read.book, read.marks, read.parameters.breakers, depth * PPM, engine=engine)
+    found = report(
+        read.book, read.marks, read.parameters.breakers, (depth or 0) * PPM, engine=engine
+    )
     if plot is not None:
         plot.write_text(svg(found))
     if as_json:
@@ -51,6 +54,7 @@ def _print(found: Report) -> None:
             ("IMR / MMR", f"{dollars(found.imr)} / {dollars(found.mmr)}"),
             ("notional", dollars(found.gross)),
             ("concentration (HHI)", found.hhi),
+            ("market depth", dollars(found.depth)),
             ("cascade multiplier", f"{found.multiplier_ppm / PPM:.2f} (alarm above 1)"),
         ],
     )

@@ -18,15 +18,13 @@ from keeper.margin.report import export, report
 from keeper.node.parts import Parts
 from keeper.observe.table import Table
 from keeper.snapshot.derive import Snapshot
-from keeper.units import PPM, ChainId, ceil_div
+from keeper.units import ChainId, ceil_div
 from keeper.venue.book import funding
 
 EVERY_S = 10.0
 """A report of a million accounts takes under a second; this leaves the cores to the agreement."""
 ENGINE = "numpy"
 """Not numba: compiling it would cost a node seconds and tens of megabytes at its start."""
-DEPTH = 100_000_000 * PPM
-"""µUSD that moves a market by a factor e, for the cascade multiplier, until a feed names one."""
 
 
 class RiskWork:
@@ -63,7 +61,7 @@ class RiskWork:
     def _report(self, snapshot: Snapshot, tables: Mapping[ChainId, Table]) -> None:
         tick = tick_of(self._parts, snapshot, tables)
         try:
-            found = report(tick.book, tick.marks, tick.parameters.breakers, DEPTH, engine=ENGINE)
+            found = report(tick.book, tick.marks, tick.parameters.breakers, engine=ENGINE)
         except Unpriced:
             return  # a market without a price yet: the next report has it
         export(found, self._parts.metrics)

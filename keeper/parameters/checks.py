@@ -100,6 +100,8 @@ def _margin(m: MarginParameters) -> Iterator[Check]:
         yield decimals <= MAX_DECIMALS, f"more than {MAX_DECIMALS} decimals"
     yield all(a.haircut_ppm <= PPM for a in m.assets), "a haircut is above one"
     for market in m.markets:
+        traded = m.underlying_of.get(market.underlying)
+        yield traded is None or traded.depth > 0, "a market's underlying has no depth"
         yield (
             0 < market.maintenance_ppm <= market.initial_ppm <= 10 * PPM,
             "a market's ratios are not 0 < maintenance ≤ initial ≤ 10",

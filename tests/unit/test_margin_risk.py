@@ -103,7 +103,7 @@ def test_the_report_adds_up() -> None:
     reading = cascade_reading(of, 5)
     assert (reading.bad_debt, reading.insurance) == (of.probe_bad_debt, 5)
     with pytest.raises(ValueError, match="depth"):
-        report(one.book, one.marks, PARAMETERS.breakers, 0)
+        report(one.book, one.marks, PARAMETERS.breakers, -1)
 
 
 def test_an_empty_book_has_a_report_and_a_plot() -> None:
