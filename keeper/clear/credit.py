@@ -22,7 +22,7 @@ from keeper.leaves import credit_leaf
 from keeper.margin.breaker import Action
 from keeper.network import ChainSpec
 from keeper.snapshot.decisions import Context, Decision
-from keeper.snapshot.gates import slowed, stopped
+from keeper.snapshot.gates import countable, slowed, stopped
 from keeper.snapshot.marks import engine_at
 from keeper.units import PPM, ceil_div
 from keeper.venue import perps
@@ -65,7 +65,7 @@ class CreditRule:
                 legs = legs_after_releases(
                     context.network, request.account, legs, context.outstanding
                 )
-                free = free_collateral(engine, legs, lent)
+                free = free_collateral(engine, countable(context, legs), lent)
                 if free is None or free < _extra(context, request) or not is_fresh(context, legs):
                     continue
                 if stopped(context, Action.INCREASE, spec.id, *(leg.market for leg in legs)):

@@ -9,12 +9,13 @@ account stands in. A change that tightens counts from the moment it is decided, 
 from the moment the chain shows it: between the two the stricter holds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from keeper.hashing import type_hash
+from keeper.legs import Leg, LegKind
 from keeper.margin.breaker import EVERYWHERE, GRACE, GRADES, Action, Level, Rule, chain_scope
 from keeper.snapshot.decisions import Context
-from keeper.units import ChainId
+from keeper.units import ChainId, ceil_div
 from keeper.venue.records import unsigned
 
 GRADED = type_hash("Graded(bytes32,uint8,uint8,uint64,uint64)")
@@ -46,6 +47,29 @@ def level(context: Context, action: Action, chain: ChainId, *scopes: bytes) -> L
     ]
     found += _in_force(context, action, chain, asked)
     return max(found, default=Level.CLOSED)
+
+
+def countable(context: Context, legs: Iterable[Leg]) -> tuple[Leg, ...]:
+    """Return legs without what helps an account on chains that nobody can rely on.
+
+    What a chain that broke its finality holds, or one not heard of for the hard age, secures
+    nothing new elsewhere; what is owed there stays owed.
+    """
+    hard = context.parameters.breakers.state_hard_age_s
+    gone = {
+        chain
+        for chain, block in context.cut.items()
+        if ceil_div(context.now_ms, 1000) - block.timestamp > hard
+        or stopped(context, Action.SIGN, chain)
+    }
+    return tuple(leg for leg in legs if leg.chain not in gone or not _helps(leg))
+
+
+def _helps(leg: Leg) -> bool:
+    """Return whether a leg can only add to equity: collateral, or a gain without a position."""
+    if leg.kind is LegKind.PERP:
+        return leg.size == 0 and leg.quote > 0
+    return leg.kind is LegKind.COLLATERAL
 
 
 def _in_force(

@@ -7,6 +7,7 @@ from typing import Any
 from keeper.clear.breakers import BreakerRule, decode
 from keeper.clear.credit import CreditRule
 from keeper.clear.release import ReleaseRule
+from keeper.clear.transfer import TransferRule
 from keeper.compete.award import AwardRule
 from keeper.margin.breaker import EVERYWHERE, GRADES, Action, Level, Rule, allowed, chain_scope
 from keeper.observe.observation import SeenHead
@@ -15,6 +16,7 @@ from keeper.snapshot.decisions import Decision, Observed
 from tests.support.clearing_world import (
     ETH,
     GENESIS_MS,
+    HOUSE,
     INSURANCE,
     UNIT,
     USD,
@@ -345,3 +347,50 @@ def test_a_price_far_from_its_mean_holds_back_who_stands_in_it() -> None:
     for _ in range(60):
         net.view()
     assert ALICE in {fields(d)[0] for d in net.sealed if d.kind == "Release"}
+
+
+# --- chains that nobody can rely on ---------------------------------------------------------------
+
+
+def test_collateral_of_a_cursed_chain_secures_nothing_elsewhere() -> None:
+    for cursed in (False, True):
+        net = everything()
+        net.deposit(trader(3), B, 10_000 * USD)  # perhaps it never happened
+        net.deposit(trader(3), A, 50 * USD)
+        net.chains[A].set_position(trader(3), ETH, UNIT // 100, -20 * USD)
+        net.view()
+        if cursed:
+            graded(net.chains[B], EVERYWHERE, int(Action.SIGN), int(Level.CURSED), 1, 0)
+        net.request_withdraw(trader(3), A, 49 * USD)
+        net.request_credit(trader(3), 100 * USD, A)
+        net.request_withdraw(ALICE, A, USD)
+        net.view()
+        served = {fields(d)[0] for d in net.snapshot.decisions if d.kind in ("Credit", "Release")}
+        assert served == ({ALICE} if cursed else {ALICE, trader(3)})
+
+
+def test_collateral_of_a_chain_not_heard_of_for_the_hard_age_secures_nothing_elsewhere() -> None:
+    for hard, given in ((10**9, True), (60, False)):
+        net = everything(state_hard_age_s=hard)
+        net.deposit(trader(3), A, 10_000 * USD)
+        net.view()
+        for _ in range(70):
+            net.chains[B].mine()
+        net.request_credit(trader(3), 100 * USD)
+        net.chains[B].mine()
+        net.view(mine=False, skip=140)
+        assert ("Credit" in kinds(net)) == given
+
+
+def test_no_result_is_cleared_while_a_chain_is_cursed() -> None:
+    net = World(rules=(BreakerRule(), TransferRule()), parameters=patient())
+    net.deposit(ALICE, A, 100 * USD)
+    net.chains[B].add_realised(ALICE, -50 * USD)
+    net.chains[B].add_realised(HOUSE, 50 * USD)
+    graded(net.chains[A], EVERYWHERE, int(Action.SIGN), int(Level.CURSED), 1, 0)
+    for _ in range(8):
+        assert net.view().decisions == ()
+    graded(net.chains[A], EVERYWHERE, int(Action.SIGN), int(Level.CLOSED), 1, 0)
+    for _ in range(8):
+        net.view()
+    assert [decision.kind for decision in net.sealed] == ["Transfer"]
