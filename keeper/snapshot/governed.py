@@ -102,7 +102,7 @@ def proposal(network: NetworkSpec, tables: Mapping[ChainId, Table]) -> tuple[int
         return None
     try:
         at, raw = abi_decode(("uint64", "bytes"), data)
-    except DecodingError:
+    except (DecodingError, OverflowError):
         return None  # a record that cannot come from our contract
     return at, raw
 
