@@ -22,6 +22,9 @@ LEAST = 1
 NAMES = frozenset({"decimals", "group", "chain", "bridge_class"})
 """Numbers that are no quantities: what they name must not become something else."""
 
+FALLING = frozenset({"initial_ppm"})
+"""A venue's own ratio is fixed with the venue, and a credit is safe only while the venue asks at
+least this much: it may come down, never up again."""
 GROWING = frozenset({"underlyings", "assets", "markets", "chains", "settlement_assets"})
 """Tables that may get new rows, because nobody holds anything of them yet."""
 
@@ -63,6 +66,8 @@ def _refusals(name: str, old: object, new: object, limits: BreakerParameters) ->
         field = name.rpartition(".")[2].partition("[")[0]
         if field in NAMES and old != new:
             yield f"{name} names something and cannot change from {old} to {new}"
+        elif field in FALLING and new > old:
+            yield f"{name} cannot rise from {old} to {new}: venues would accept more than it covers"
         elif field not in NAMES:
             least = LEAST_PPM if field.endswith("_ppm") or field == "scenarios" else LEAST
             refused = refused_step(old, new, limits, least)

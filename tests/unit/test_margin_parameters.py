@@ -93,6 +93,7 @@ def grown(value: Any, factor: int) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [one.name for one in dataclasses.fields(value) if one.init]
         kept = {"decimals", "group", "chain", "bridge_class"}
+        kept |= {"initial_ppm"} if factor > 100 else set()
         return replace(
             value,
             **{n: grown(getattr(value, n), factor) for n in names if n not in kept},
@@ -133,6 +134,7 @@ def test_a_rate_may_leave_zero_by_a_tenth_of_a_percent() -> None:
     [
         market(symbol=symbol("ETH-EUR")),
         market(decimals=9),
+        market(initial_ppm=BASE.margin.markets[0].initial_ppm + 1),
         changed("margin", markets=BASE.margin.markets[:-1]),
         changed("margin", markets=BASE.margin.markets[::-1]),
         changed("margin", scenarios=(*BASE.margin.scenarios, (-PPM, -PPM, -PPM))),
