@@ -174,7 +174,8 @@ def readings_of(context: Context, samples: Samples) -> list[Reading]:
         values = [value for _, value in samples[market]]
         age = limits.oracle_age_s + 1 if price.stale else 0
         found.append(OracleReading(market, price.price_e8, age, sum(values) // len(values)))
-    below = [(m.equity, account) for account, m in context.margins.items() if m.equity < 0]
+    dust = context.parameters.clearing.transfer_minimum  # clearing leaves less where it is
+    below = [(m.equity, account) for account, m in context.margins.items() if m.equity < -dust]
     if below:
         equity, account = min(below)
         found += [

@@ -305,7 +305,8 @@ def _cascade_fault(reading: CascadeReading, limits: BreakerParameters) -> str | 
     if reading.multiplier_ppm > limits.cascade_ppm:
         found, limit = _percent(reading.multiplier_ppm), _percent(limits.cascade_ppm)
         return f"the cascade multiplier is {found}, above {limit}"
-    if reading.bad_debt * PPM > reading.insurance * limits.insurance_ppm:
+    matters = reading.bad_debt >= limits.bad_debt_begin
+    if matters and reading.bad_debt * PPM > reading.insurance * limits.insurance_ppm:
         drop = _percent(limits.insurance_probe_ppm)
         debt, fund = reading.bad_debt, reading.insurance
         return (

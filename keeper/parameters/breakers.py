@@ -19,7 +19,8 @@ class BreakerParameters:
         negative_gate_blocks: withdrawals stop this long after an account below zero was seen.
         cascade_ppm, cascade_probe_ppm: alarm slope, and the price moves it is probed up to; the
             depth that a slope is compared with is that of each underlying.
-        insurance_ppm, insurance_probe_ppm: bad debt at the probe drop over the insurance fund.
+        insurance_ppm, insurance_probe_ppm, bad_debt_begin: bad debt at the probe drop over the
+            insurance fund; less than the last, in µUSD, never trips.
         step_ppm, step_delay_s, step_expiry_s: a parameter's largest step, least delay, life.
         slow_window_ppm: share of a window's liquidations that goes on while they are slowed.
         slow_initial_ppm: what a new credit needs on top, of its limit, while increasing is slowed.
@@ -45,6 +46,7 @@ class BreakerParameters:
     cascade_probe_ppm: int
     insurance_ppm: int
     insurance_probe_ppm: int
+    bad_debt_begin: int
     step_ppm: int
     step_delay_s: int
     step_expiry_s: int

@@ -112,6 +112,7 @@ BREAKERS = BreakerParameters(
     cascade_probe_ppm=300_000,
     insurance_ppm=1_000_000,
     insurance_probe_ppm=50_000,
+    bad_debt_begin=1_000 * _USD,
     step_ppm=100_000,
     step_delay_s=259_200,
     step_expiry_s=21_600,

@@ -49,8 +49,9 @@ class Parameters:
         """
         try:
             version, body = msgpack.unpackb(raw, use_list=False)
-        except (ValueError, TypeError, msgpack.UnpackException) as error:
-            raise ValueError(f"parameters do not decode: {error}") from error
+        except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+            # no words of the library: a refusal's text is agreed on by keepers of any version
+            raise ValueError("parameters do not decode") from error
         if version != VERSION:
             raise ValueError(f"parameters have version {version}, not {VERSION}")
         value = _typed(cls, body)

@@ -134,6 +134,19 @@ def test_an_account_below_zero_gates_withdrawals_for_its_blocks() -> None:
     assert net.rules_of() == set()
 
 
+def test_dust_that_clearing_leaves_gates_nobody() -> None:
+    net = world()
+    least = net.parameters.clearing.transfer_minimum
+    net.chains[B].set_position(ALICE, ETH, 0, 0)
+    net.chains[B].add_realised(ALICE, -least)
+    net.chains[B].add_realised(HOUSE, least)
+    assert net.view().decisions == ()
+    net.chains[B].add_realised(ALICE, -1)
+    net.chains[B].add_realised(HOUSE, 1)
+    net.view()
+    assert net.rules_of() == {Rule.NEGATIVE}
+
+
 def test_broken_finality_curses_a_chain_until_governance_lifts_it() -> None:
     net = world()
     old = net.chains[B].head()
@@ -293,8 +306,8 @@ def test_liquidations_that_would_feed_themselves_slow_entry_and_liquidation() ->
 
 
 def test_bad_debt_at_a_probed_fall_is_compared_with_the_insurance_fund() -> None:
-    for fund, tripped in ((10_000, False), (10, True)):
-        net = everything()
+    for fund, begin, tripped in ((10_000, 0, False), (10, 0, True), (10, 10**12, False)):
+        net = everything(bad_debt_begin=begin)
         net.chains[A].set_balance(INSURANCE, net.token(A), fund * USD)
         net.chains[B].set_position(ALICE, ETH, 100 * UNIT, -209_000 * USD)  # 1,000 left
         net.view()
