@@ -9,7 +9,7 @@ same lines and compare bytes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import msgpack
@@ -83,6 +83,7 @@ class Snapshot:
         decisions: this view's decisions in order.
         legs, margins: every account that holds something.
         root: decision root, what the committee seals.
+        tree: the state tree; empty where the book was taken from a peer.
     """
 
     header: Header
@@ -91,6 +92,7 @@ class Snapshot:
     legs: Mapping[bytes, tuple[Leg, ...]]
     margins: Mapping[bytes, AccountMargin]
     root: bytes
+    tree: Tree = field(default_factory=Tree, compare=False, repr=False)
 
     def parameters(self, setting: Setting) -> Parameters:
         """Return the set that was in force."""
@@ -320,7 +322,8 @@ def _assemble(
     outstanding = context.outstanding
     if len(decisions) > MAX_DECISIONS or len(outstanding) > MAX_OUTSTANDING:
         raise AssertionError("rules made more decisions than their bounds allow")
-    registry = _register(parent.book.registry, context.legs)
+    registry = _register(parent, context.legs)
+    tree = _state_tree(parent, registry)
     book = Book(context.prices, registry, dict(states), outstanding)
     margins = context.margins
     header = Header(
@@ -332,7 +335,7 @@ def _assemble(
         governed.digest_of(setting.digest, context.governed),
         tuple(context.cut[chain] for chain in sorted(context.cut)),
         merkle_root(price_leaves(context.prices)),
-        Tree(state_leaves(registry)).root,
+        tree.root,
         merkle_root(watch_leaves(context.parameters, context.epoch, margins)),
         book.hash(),
         Totals(
@@ -343,7 +346,7 @@ def _assemble(
         ),
     )
     root = merkle_root(decision_leaves(setting, header, decisions))
-    return Snapshot(header, book, decisions, context.legs, margins, root)
+    return Snapshot(header, book, decisions, context.legs, margins, root, tree)
 
 
 def price_leaves(prices: Mapping[bytes, Price]) -> list[bytes]:
@@ -380,19 +383,39 @@ def watch_leaves(
     ]
 
 
-def _register(
-    before: Mapping[bytes, Registered], legs: Mapping[bytes, tuple[Leg, ...]]
-) -> dict[bytes, Registered]:
-    """Return the registry: new accounts are appended in id order, changed legs count up."""
+def _register(parent: Snapshot, legs: Mapping[bytes, tuple[Leg, ...]]) -> dict[bytes, Registered]:
+    """Return the registry: new accounts are appended in id order, changed legs count up.
+
+    Legs that the parent had too are not hashed again, and keep their very entry.
+    """
+    before = parent.book.registry
     after = dict(before)
     for account in sorted(set(legs) | set(before)):
-        digest = legs_hash(legs.get(account, ()))
-        known = before.get(account)
+        held, known = legs.get(account, ()), before.get(account)
+        if known is not None and parent.legs.get(account) == held:
+            continue
+        digest = legs_hash(held)
         if known is None:
             after[account] = Registered(len(after), 1, digest)
         elif known.legs_hash != digest:
             after[account] = Registered(known.index, known.sequence + 1, digest)
     return after
+
+
+def _state_tree(parent: Snapshot, registry: Mapping[bytes, Registered]) -> Tree:
+    """Return the state tree: the parent's with what changed, or anew where it has none."""
+    before = parent.book.registry
+    if len(parent.tree) != len(before):
+        return Tree(state_leaves(registry))
+    tree = parent.tree.copy()
+    tree.update(
+        {
+            entry.index: state_leaf(entry.index, account, entry.sequence, entry.legs_hash)
+            for account, entry in registry.items()
+            if before.get(account) is not entry
+        }
+    )
+    return tree
 
 
 def payload_bytes(snapshot: Snapshot, attachments: Mapping[bytes, bytes]) -> bytes:

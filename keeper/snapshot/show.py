@@ -100,7 +100,8 @@ def prove_account(
     entry = snapshot.book.registry.get(account)
     if archived.seal is None or entry is None:
         raise ValueError("the view is not sealed here, or does not know the account")
-    tree = Tree(state_leaves(snapshot.book.registry))
+    registry = snapshot.book.registry
+    tree = snapshot.tree if len(snapshot.tree) == len(registry) else Tree(state_leaves(registry))
     fact = Struct(STATE_TYPE, (entry.index, account, entry.sequence, entry.legs_hash, 0))
     facts = [_fact(setting, archived, group_key, "state", fact, tuple(tree.proof(entry.index)))]
     parameters = snapshot.parameters(setting)
