@@ -13,7 +13,7 @@ network; on another chain it is that chain's, as is a pause of one scope there. 
 itself it is not told. Source: docs/margin.md.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgpack
@@ -47,7 +47,7 @@ from keeper.margin.readings import (
     Unpaused,
 )
 from keeper.network import ChainSpec
-from keeper.snapshot.decisions import Context, Decision
+from keeper.snapshot.decisions import Context, Decision, Price
 from keeper.snapshot.gates import GRADED, PAUSE_CHANGED
 from keeper.snapshot.marks import engine_at
 from keeper.units import BlockNumber, ChainId, ceil_div
@@ -155,25 +155,33 @@ def _own_pauses_apart(context: Context, board: Board, chain: ChainId) -> Board:
 
 
 def _sample(context: Context, samples: Samples, now: int) -> None:
-    """Keep the agreed prices of the last five minutes, thinned."""
+    """Keep the agreed fresh prices of the last five minutes, thinned."""
     for market, price in sorted(context.prices.items()):
         taken = [(at, value) for at, value in samples.get(market, []) if at > now - MEAN_S]
-        if not taken or now - taken[-1][0] >= MEAN_S // MAX_SAMPLES:
+        thin = taken and now - taken[-1][0] < MEAN_S // MAX_SAMPLES
+        if not price.stale and not thin:
             taken.append((now, price.price_e8))
         samples[market] = taken[-MAX_SAMPLES:]
 
 
+def _oracle(market: bytes, price: Price, taken: Sequence[tuple[int, int]], now: int) -> Reading:
+    """Return what a price says: a view without a fresh one is no fault yet, its age grows."""
+    if not taken:
+        return OracleReading(market, price.price_e8, MEAN_S, price.price_e8)
+    age = now - taken[-1][0] if price.stale else 0
+    mean = sum(value for _, value in taken) // len(taken)
+    return OracleReading(market, price.price_e8, age, mean)
+
+
 def readings_of(context: Context, samples: Samples) -> list[Reading]:
     """Return what the view says to the breakers, in an order every keeper shares."""
-    limits = context.parameters.breakers
     found: list[Reading] = []
     for chain, block in sorted(context.cut.items()):
         age = max(0, ceil_div(context.now_ms - block.timestamp * 1000, 1000))
         found += [AgeReading(chain, age), BlockReading(chain, BlockNumber(block.number))]
+    now = context.now_ms // 1000
     for market, price in sorted(context.prices.items()):
-        values = [value for _, value in samples[market]]
-        age = limits.oracle_age_s + 1 if price.stale else 0
-        found.append(OracleReading(market, price.price_e8, age, sum(values) // len(values)))
+        found.append(_oracle(market, price, samples[market], now))
     dust = context.parameters.clearing.transfer_minimum  # clearing leaves less where it is
     below = [(m.equity, account) for account, m in context.margins.items() if m.equity < -dust]
     if below:

@@ -24,6 +24,8 @@ class BreakerParameters:
         step_ppm, step_delay_s, step_expiry_s: a parameter's largest step, least delay, life.
         slow_window_ppm: share of a window's liquidations that goes on while they are slowed.
         slow_initial_ppm: what a new credit needs on top, of its limit, while increasing is slowed.
+        hold_s: a price, state age, cascade or exposure must be good for so long before its breaker
+            lets go: every change is a transaction on every chain.
         grace_s: no liquidation this long after an un-pause.
         class_cap_ppm: largest share of all collateral reachable over each bridge class.
     """
@@ -52,5 +54,6 @@ class BreakerParameters:
     step_expiry_s: int
     slow_window_ppm: int
     slow_initial_ppm: int
+    hold_s: int
     grace_s: int
     class_cap_ppm: tuple[int, ...]

@@ -18,6 +18,8 @@ LARGEST = 2**62
 MAX_ROWS = 256
 """Underlyings, assets, markets, chains, venues each: a set stays far below one block's gas."""
 MAX_DECIMALS = 18
+MOST_PRICE_AGE_S = 300
+"""Prices of five minutes are kept for their mean; what is older counts as that old."""
 MAX_GRACE_S = 4 * 3600
 """As `Breaker.vy` has it: nobody may hold liquidations back for longer by pausing once."""
 
@@ -131,6 +133,7 @@ def _breakers(one: BreakerParameters) -> Iterator[Check]:
     names = ("outflow_retained_ppm", "slow_window_ppm", "cascade_probe_ppm", "insurance_probe_ppm")
     yield from _shares(one, (*names, "step_ppm"))
     yield one.state_soft_age_s <= one.state_hard_age_s, "the soft state age is above the hard one"
+    yield one.oracle_age_s < MOST_PRICE_AGE_S, f"a price may be {MOST_PRICE_AGE_S} s old or more"
     yield one.lane_rate < one.lane_capacity, "a lane fills in a second"
     yield len(one.class_cap_ppm) == len(BridgeClass), "class_cap_ppm misses a class"
     yield all(cap <= PPM for cap in one.class_cap_ppm), "a cap of a class is above one"

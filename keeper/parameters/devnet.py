@@ -118,6 +118,7 @@ BREAKERS = BreakerParameters(
     step_expiry_s=21_600,
     slow_window_ppm=250_000,
     slow_initial_ppm=250_000,
+    hold_s=10,
     grace_s=300,
     class_cap_ppm=(1_000_000, 500_000, 300_000, 150_000),
 )

@@ -109,7 +109,9 @@ def test_a_price_far_from_its_mean_stops_entry_and_is_released() -> None:
         net.tell(decision)
     assert net.view().decisions == ()
     net.prices[ETH] = net.prices[ETH] * 100 // 80
-    released = net.view(skip=20).decisions
+    hold = net.parameters.breakers.hold_s
+    assert net.view(skip=2 * hold - 4).decisions == ()
+    released = net.view(skip=2).decisions
     assert net.rules_of() == set()
     assert {(d.chain, fields(d)[1], fields(d)[2], fields(d)[3]) for d in released} == {
         (c, int(a), 0, 2)
@@ -131,6 +133,20 @@ def test_an_account_below_zero_gates_withdrawals_for_its_blocks() -> None:
         assert net.rules_of() == {Rule.NEGATIVE}
         net.view()
     net.view()
+    assert net.rules_of() == set()
+
+
+def test_a_price_that_nobody_saw_for_a_moment_is_no_fault_and_for_long_is() -> None:
+    net = world()
+    seen = dict(net.prices)
+    for seconds, tripped in ((1, False), (100, False), (19, False), (2, True)):
+        net.prices = {}  # every answer came too late
+        net.view(skip=2 * seconds - 1)
+        assert net.rules_of() == ({Rule.ORACLE} if tripped else set())
+    net.prices = seen
+    net.view()
+    assert net.rules_of() == {Rule.ORACLE}
+    net.view(skip=2 * net.parameters.breakers.hold_s)
     assert net.rules_of() == set()
 
 
@@ -300,7 +316,7 @@ def test_liquidations_that_would_feed_themselves_slow_entry_and_liquidation() ->
     assert told(tuple(changes)) == {(c, EVERYWHERE, a, 1) for c in (A, B) for a in slow}
     for i in range(20):
         shallow.chains[B].set_position(trader(100 + i), ETH, 0, 0)
-    shallow.view()
+    shallow.view(skip=2 * shallow.parameters.breakers.hold_s)
     board, _, _ = decode(shallow.snapshot.book.rules["breakers"])
     assert board == ()
 

@@ -7,6 +7,7 @@ import pytest
 from keeper.margin.breaker import (
     EVERYWHERE,
     GRADES,
+    HELD,
     Action,
     Board,
     Level,
@@ -142,7 +143,18 @@ def test_a_breaker_releases_only_by_its_rule(
     for reading in shut:
         board = step(board, reading, now=10**9)
         assert rules <= {t.rule for t in board}
-    assert step(board, release, now=10**9) == ()
+    if rules <= HELD:
+        assert step(board, release, now=10**9 + LIMITS.hold_s - 1) == board  # not good for long
+    assert step(board, release, now=10**9 + LIMITS.hold_s) == ()
+
+
+def test_a_reading_that_hovers_at_its_limit_keeps_its_breaker_shut() -> None:
+    board, boards = step((), replace(GOOD, age_s=500)), set()
+    for now in range(1_000, 1_100, 3):
+        reading = GOOD if now % 2 else replace(GOOD, price=2_201)
+        board = step(board, reading, now=now)
+        boards.add(tuple((trip.rule, trip.grades, trip.since) for trip in board))
+    assert len(boards) == 1  # so contracts are told once
 
 
 def test_the_gate_starts_again_with_every_negative_account() -> None:
