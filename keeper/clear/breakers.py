@@ -1,43 +1,59 @@
 """Breakers decided inside the agreed payload: readings, the board, and what chains learn.
 
-    margins, prices, cut ─▶ readings ─▶ next_board ─▶ grades per chain ─┐
+    margins, prices, cut ─┬▶ readings ─▶ next_board ─▶ grades per chain ─┐
+    PauseChanged records ─┘                                              │
     Breaker's Graded records, changes in flight ─▶ what the chain knows ─┴▶ BreakerChange leaves
 
 The rule's state is the board, the prices of the last five minutes, and the last blocks it was cut
 at: if more than f members see another final block there, the chain broke its finality. A change is
 decided when a chain knows another level than the board says; while one is in flight for a scope and
 action only a stricter one is added. A curse is left alone once the chain holds it: governance lifts
-it there, and the board follows the chain. Source: docs/margin.md.
+it there, and the board follows the chain. A pause of everything on the hub is a pause of the
+network; on another chain it is that chain's, as is a pause of one scope there. What a chain paused
+itself it is not told. Source: docs/margin.md.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgpack
 
-from keeper.hashing import type_hash
 from keeper.leaves import breaker_change_leaf
 from keeper.legs import LegKind
-from keeper.margin.breaker import Action, Board, Level, Rule, chain_scope, grades_on, next_board
+from keeper.margin import cascade
+from keeper.margin.breaker import (
+    EVERYWHERE,
+    Action,
+    Board,
+    Level,
+    Rule,
+    chain_scope,
+    grades_on,
+    next_board,
+)
 from keeper.margin.dump import decode_board, encode_board
 from keeper.margin.marks import Unpriced
 from keeper.margin.readings import (
     AgeReading,
     BlockReading,
+    CascadeReading,
     ExposureReading,
     FinalityBroken,
     Lifted,
     NegativeAccount,
     OracleReading,
+    Paused,
     Reading,
+    Unpaused,
 )
 from keeper.network import ChainSpec
-from keeper.snapshot.decisions import Context, Decision
+from keeper.snapshot.decisions import Context, Decision, Price
+from keeper.snapshot.gates import GRADED, PAUSE_CHANGED
 from keeper.snapshot.marks import engine_at
 from keeper.units import BlockNumber, ChainId, ceil_div
+from keeper.venue.book import SystemAccount, system_account, system_accounts
 from keeper.venue.records import rows, unsigned
 
-GRADED = type_hash("Graded(bytes32,uint8,uint8,uint64,uint64)")
 MEAN_S = 300
 MAX_SAMPLES = 64
 """Samples per market inside five minutes: one every few seconds is enough for a mean."""
@@ -46,6 +62,9 @@ FLIGHT_BLOCKS = 40
 """After so many blocks an undelivered change is forgotten and, if still needed, decided again."""
 KEPT_CUTS = 32
 """Cut blocks remembered per chain: observations name blocks of the last few views only."""
+
+MAX_PAUSED = 64
+"""Scopes of the hub whose pause is told to other chains; everywhere is the first of them."""
 
 Samples = dict[bytes, list[tuple[int, int]]]
 Cuts = dict[ChainId, list[tuple[int, bytes]]]
@@ -72,7 +91,7 @@ class BreakerRule:
         now = context.now_ms // 1000
         _sample(context, samples, now)
         known = {spec.id: _known(context, spec) for spec in context.network.chains}
-        readings = [*_lifted(context, board, known), *_broken(context, cuts)]
+        readings = [*_lifted(context, board, known), *_broken(context, cuts), *_paused(context)]
         readings += readings_of(context, samples)
         board = next_board(board, readings, now, context.parameters.breakers)
         made: list[Decision] = []
@@ -114,35 +133,83 @@ def _broken(context: Context, cuts: Cuts) -> Iterable[Reading]:
                 break
 
 
+def _paused(context: Context) -> Iterable[Reading]:
+    """Return what governance paused, as the chains' breakers show it."""
+    for spec, records in context.seen_chains():
+        hub = spec.id == context.network.hub
+        seen = rows(records, spec.contract("Breaker"), PAUSE_CHANGED, 1, 2)
+        for (scope,), data in list(seen)[:MAX_PAUSED]:
+            if hub or scope == EVERYWHERE:
+                about = scope if hub else chain_scope(spec.id)
+                yield Paused(about) if unsigned(data, 0) else Unpaused(about)
+
+
+def _own_pauses_apart(context: Context, board: Board, chain: ChainId) -> Board:
+    """Return the board without the pauses that this very chain declared."""
+    hub = chain == context.network.hub
+    return tuple(
+        trip
+        for trip in board
+        if trip.rule is not Rule.PAUSE or not (hub or trip.scope == chain_scope(chain))
+    )
+
+
 def _sample(context: Context, samples: Samples, now: int) -> None:
-    """Keep the agreed prices of the last five minutes, thinned."""
+    """Keep the agreed fresh prices of the last five minutes, thinned."""
     for market, price in sorted(context.prices.items()):
         taken = [(at, value) for at, value in samples.get(market, []) if at > now - MEAN_S]
-        if not taken or now - taken[-1][0] >= MEAN_S // MAX_SAMPLES:
+        thin = taken and now - taken[-1][0] < MEAN_S // MAX_SAMPLES
+        if not price.stale and not thin:
             taken.append((now, price.price_e8))
         samples[market] = taken[-MAX_SAMPLES:]
 
 
+def _oracle(market: bytes, price: Price, taken: Sequence[tuple[int, int]], now: int) -> Reading:
+    """Return what a price says: a view without a fresh one is no fault yet, its age grows."""
+    if not taken:
+        return OracleReading(market, price.price_e8, MEAN_S, price.price_e8)
+    age = now - taken[-1][0] if price.stale else 0
+    mean = sum(value for _, value in taken) // len(taken)
+    return OracleReading(market, price.price_e8, age, mean)
+
+
 def readings_of(context: Context, samples: Samples) -> list[Reading]:
     """Return what the view says to the breakers, in an order every keeper shares."""
-    limits = context.parameters.breakers
     found: list[Reading] = []
     for chain, block in sorted(context.cut.items()):
         age = max(0, ceil_div(context.now_ms - block.timestamp * 1000, 1000))
         found += [AgeReading(chain, age), BlockReading(chain, BlockNumber(block.number))]
+    now = context.now_ms // 1000
     for market, price in sorted(context.prices.items()):
-        values = [value for _, value in samples[market]]
-        age = limits.oracle_age_s + 1 if price.stale else 0
-        found.append(OracleReading(market, price.price_e8, age, sum(values) // len(values)))
-    below = [(m.equity, account) for account, m in context.margins.items() if m.equity < 0]
+        found.append(_oracle(market, price, samples[market], now))
+    dust = context.parameters.clearing.transfer_minimum  # clearing leaves less where it is
+    below = [(m.equity, account) for account, m in context.margins.items() if m.equity < -dust]
     if below:
         equity, account = min(below)
         found += [
             NegativeAccount(chain, BlockNumber(block.number), account, equity)
             for chain, block in sorted(context.cut.items())
         ]
-    found.append(ExposureReading(_exposure(context)))
+    found += [ExposureReading(_exposure(context)), cascade_of(context)]
     return found
+
+
+def cascade_of(context: Context) -> CascadeReading:
+    """Return whether liquidations would feed themselves, and who answers for what they leave."""
+    engine, apart = engine_at(context), system_accounts(context.network)
+    traders = [account for account in sorted(context.margins) if account not in apart]
+    margins = cascade.margins_of(
+        ((context.margins[account], engine.rows(context.legs[account])) for account in traders),
+        len(traders),
+    )
+    sizes = cascade.sizes(leg for account in traders for leg in context.legs[account])
+    fund = context.margins.get(system_account(context.network, SystemAccount.INSURANCE))
+    return cascade.reading(
+        cascade.curves(margins),
+        cascade.market_depth(sizes, engine.marks),
+        context.parameters.breakers,
+        0 if fund is None else max(0, fund.equity),
+    )
 
 
 def _exposure(context: Context) -> tuple[int, ...]:
@@ -197,7 +264,8 @@ def _changes(
     parameters = context.parameters.margin.chain_of.get(spec.id)
     if contract is None or block is None or parameters is None:
         return []
-    wanted = grades_on(board, spec.id, parameters.bridge_class)
+    told = _own_pauses_apart(context, board, spec.id)
+    wanted = grades_on(told, spec.id, parameters.bridge_class)
     flying: dict[Key, tuple[int, int]] = {}
     for decision in context.outstanding:
         if decision.kind == "BreakerChange" and decision.chain == spec.id:

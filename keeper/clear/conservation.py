@@ -99,7 +99,13 @@ def imbalances(
         rules: states of the decision rules in the parent's book.
         held: what the token contracts say each vault holds at the cut, where it was asked.
     """
-    sums = clearing_sums(network, tables, rules)
+    return faults(network, clearing_sums(network, tables, rules), held)
+
+
+def faults(
+    network: NetworkSpec, sums: Sums, held: Mapping[tuple[ChainId, bytes], int] | None = None
+) -> tuple[str, ...]:
+    """Return what does not add up in sums already made; see `imbalances`."""
     found = [
         f"chain {chain}: realised results sum to {total}, not 0"
         for chain, total in sorted(sums.realised.items())

@@ -22,8 +22,9 @@ from keeper.leaves import credit_leaf
 from keeper.margin.breaker import Action
 from keeper.network import ChainSpec
 from keeper.snapshot.decisions import Context, Decision
-from keeper.snapshot.gates import stopped
+from keeper.snapshot.gates import countable, slowed, stopped
 from keeper.snapshot.marks import engine_at
+from keeper.units import PPM, ceil_div
 from keeper.venue import perps
 from keeper.venue.perps import CreditRequest
 from keeper.venue.port import Records
@@ -64,14 +65,24 @@ class CreditRule:
                 legs = legs_after_releases(
                     context.network, request.account, legs, context.outstanding
                 )
-                free = free_collateral(engine, legs, lent)
-                if free is None or free < 0 or not is_fresh(context, legs):
+                free = free_collateral(engine, countable(context, legs), lent)
+                if free is None or free < _extra(context, request) or not is_fresh(context, legs):
+                    continue
+                if stopped(context, Action.INCREASE, spec.id, *(leg.market for leg in legs)):
                     continue
                 if _leaving(context, request.account):
                     continue
                 limits[request.account] = lent
                 made.append(_decision(context, request))
         return b"", tuple(sorted(made, key=lambda decision: decision.order))
+
+
+def _extra(context: Context, request: CreditRequest) -> int:
+    """Return the free collateral that a slowed increase wants on top, µUSD."""
+    slow = slowed(context, Action.INCREASE, request.chain)
+    return (
+        ceil_div(request.limit * context.parameters.breakers.slow_initial_ppm, PPM) if slow else 0
+    )
 
 
 def _open_requests(context: Context, spec: ChainSpec, records: Records) -> list[CreditRequest]:

@@ -29,7 +29,7 @@ from keeper.legs import LegKind
 from keeper.margin.breaker import Action
 from keeper.margin.engine import Engine
 from keeper.snapshot.decisions import Context, Decision
-from keeper.snapshot.gates import stopped
+from keeper.snapshot.gates import countable, stopped
 from keeper.snapshot.marks import engine_at
 from keeper.venue.vault import WithdrawRequest, balance, withdraw_requests
 
@@ -102,7 +102,10 @@ def _allowed(
     engaged = bool(lent) or any(leg.kind is not LegKind.COLLATERAL and leg.size for leg in left)
     if engaged and not is_fresh(context, left):
         return False
-    free = free_collateral(engine, left, lent)
+    markets = [leg.market for leg in left] if engaged else []
+    if stopped(context, Action.WITHDRAW, request.chain, *markets):
+        return False
+    free = free_collateral(engine, countable(context, left), lent)
     return free is not None and free >= 0
 
 

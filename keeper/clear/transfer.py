@@ -18,10 +18,12 @@ from keeper.clear.outstanding import room, taken_tokens
 from keeper.leaves import transfer_leaf
 from keeper.legs import LegKind
 from keeper.margin.adl import pro_rata
+from keeper.margin.breaker import Action
 from keeper.margin.engine import Engine
 from keeper.margin.marks import Unpriced
 from keeper.network import ChainSpec
 from keeper.snapshot.decisions import Context, Decision
+from keeper.snapshot.gates import stopped
 from keeper.snapshot.marks import engine_at
 from keeper.units import PPM, ChainId
 from keeper.venue.book import (
@@ -69,7 +71,8 @@ class TransferRule:
         heights = {chain: block.number for chain, block in context.cut.items()}
         ledger = decode(state).advance(context.tables, heights)
         window = context.tick // context.parameters.clearing.netting_ticks
-        if window <= ledger.window:
+        cursed = any(stopped(context, Action.SIGN, chain) for chain in context.cut)
+        if window <= ledger.window or cursed:  # nobody's loss is shared while a purse is unsure
             return ledger.encode(), ()
         most = room(context, MAX_PER_VIEW)
         purses = available(context, taken_tokens(context.outstanding))

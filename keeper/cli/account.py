@@ -25,6 +25,7 @@ from keeper.margin.marks import Marks, Unpriced
 from keeper.network import NetworkSpec
 from keeper.observe.table import EMPTY, Log, Table
 from keeper.parameters import Parameters
+from keeper.snapshot import governed
 from keeper.snapshot.archive import Archive, Archived
 from keeper.snapshot.book import Book
 from keeper.snapshot.decisions import CutBlock, Decision
@@ -53,6 +54,12 @@ class State:
     tables: dict[ChainId, Table]
     differing: tuple[ChainId, ...]
 
+    @property
+    def parameters(self) -> Parameters:
+        """The set in force at the view."""
+        state = self.book.rules.get(governed.STATE, b"")
+        return governed.in_force(Parameters.decode(self.spec.parameters), state)
+
     def margin(self, legs: tuple[Leg, ...]) -> AccountMargin | None:
         """Return the margin of legs at the view's marks, or None where a price is missing."""
         now_ms = self.spec.genesis_time_ms + self.view.header.tick * self.spec.tick_ms
@@ -61,8 +68,8 @@ class State:
             for ref in self.view.header.cut
         }
         prices = {market: price.price_e8 for market, price in self.book.prices.items()}
-        parameters = Parameters.decode(self.spec.parameters).margin
-        engine = Engine(Marks(prices, funding(self.spec, self.tables), parameters, ages))
+        marks = Marks(prices, funding(self.spec, self.tables), self.parameters.margin, ages)
+        engine = Engine(marks)
         try:
             return engine.margin(engine.rows(legs))
         except Unpriced:

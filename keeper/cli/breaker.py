@@ -6,19 +6,20 @@ from typing import Annotated
 import typer
 
 from keeper.cli.output import JsonFlag, print_json, print_table
+from keeper.cli.risk import reported
 from keeper.margin import dump
 from keeper.margin.breaker import GRADES, Board, Rule, explain, next_board, scope_text
 from keeper.margin.readings import AgeReading, ExposureReading, Reading
-from keeper.margin.report import cascade_reading, report
+from keeper.margin.report import cascade_reading
 from keeper.units import PPM
 
 app = typer.Typer(no_args_is_help=True, help="Circuit breakers: which are open, and why.")
 
 
-def judged(tick: dump.TickFile, depth: int, insurance: int | None) -> Board:
+def judged(tick: dump.TickFile, depth: int | None, insurance: int | None) -> Board:
     """Return the board of a tick file: its own trips, and those that follow from its figures."""
     limits = tick.parameters.breakers
-    found = report(tick.book, tick.marks, limits, depth)
+    found = reported(tick, depth)
     readings: list[Reading] = [AgeReading(chain, age) for chain, age in found.ages]
     readings.append(ExposureReading(found.exposure))
     if insurance is not None:
@@ -30,8 +31,9 @@ def judged(tick: dump.TickFile, depth: int, insurance: int | None) -> Board:
 def list_(
     tick: Annotated[Path, typer.Argument(help="A tick file (keeper.margin.dump).")],
     depth: Annotated[
-        int, typer.Option(min=1, help="Dollars that move the market by a factor e.")
-    ] = 100_000_000,
+        int | None,
+        typer.Option(min=1, help="Dollars that move the market by a factor e; as agreed if unset."),
+    ] = None,
     insurance: Annotated[
         int | None, typer.Option(min=0, help="Dollars in the insurance fund: judges cascades too.")
     ] = None,
@@ -39,7 +41,7 @@ def list_(
 ) -> None:
     """List the breakers that are open."""
     fund = None if insurance is None else insurance * PPM
-    board = judged(dump.read(tick), depth * PPM, fund)
+    board = judged(dump.read(tick), depth, fund)
     if as_json:
         rows = [
             {

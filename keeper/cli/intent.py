@@ -25,7 +25,6 @@ from keeper.errors import ConfigError
 from keeper.intent.order import OnchainOrder, Order, ResolvedOrder, resolve, word
 from keeper.keys import address_of
 from keeper.network import ChainSpec, NetworkSpec
-from keeper.parameters import Parameters
 from keeper.settle.health import seconds_above
 from keeper.settle.terms import read_token
 from keeper.units import ChainId
@@ -115,7 +114,7 @@ def _seconds(home: Path, row: Mapping[str, Any], order: Order) -> int:
     seconds = 0
     if legs and margin is not None:
         prices = {market: price.price_e8 for market, price in state.book.prices.items()}
-        parameters = Parameters.decode(state.spec.parameters).margin
+        parameters = state.parameters.margin
         seconds = seconds_above(parameters, prices, legs, margin, int(row["health_ppm"]))
     if seconds == 0:
         raise ConfigError(

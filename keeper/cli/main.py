@@ -23,6 +23,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     "run": ("keeper.cli.run", "Run the node of a home."),
     "join": ("keeper.cli.join", "Join a running local devnet with one more keeper."),
     "policy": ("keeper.cli.policy", "Write, check, backtest and promote policies."),
+    "doctor": ("keeper.cli.doctor", "What would keep this node from its work, and the remedy."),
     "status": ("keeper.cli.status", "What a running node does."),
     "peers": ("keeper.cli.peers", "Who is there, how far, how late, and what was dropped."),
     "snapshot": (

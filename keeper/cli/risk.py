@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from keeper.cli.output import JsonFlag, print_json, print_rows, print_table
+from keeper.errors import LocalError
 from keeper.margin import dump
 from keeper.margin.batch import available
 from keeper.margin.plot import dollars, percent, svg
@@ -22,8 +23,9 @@ app = typer.Typer()
 def risk(
     tick: Annotated[Path, typer.Argument(help="A tick file (keeper.margin.dump).")],
     depth: Annotated[
-        int, typer.Option(min=1, help="Dollars that move the market by a factor e.")
-    ] = 100_000_000,
+        int | None,
+        typer.Option(min=1, help="Dollars that move the market by a factor e; as agreed if unset."),
+    ] = None,
     engine: Annotated[str, typer.Option(help="python, numpy or numba; the best by default.")] = "",
     plot: Annotated[Path | None, typer.Option("--svg", help="Write the curve here.")] = None,
     as_json: JsonFlag = False,
@@ -31,14 +33,27 @@ def risk(
     """Show what a falling or rising market would liquidate, and what it would leave unpaid."""
     if engine and engine not in available():
         raise typer.BadParameter(f"{engine} is not one of {', '.join(available())}")
-    read = dump.read(tick)
-    found = report(read.book, read.marks, read.parameters.breakers, depth * PPM, engine=engine)
+    found = reported(dump.read(tick), depth, engine)
     if plot is not None:
         plot.write_text(svg(found))
     if as_json:
         print_json(dataclasses.asdict(found))
     else:
         _print(found)
+
+
+def reported(tick: dump.TickFile, depth: int | None, engine: str = "") -> Report:
+    """Return the risk of a tick.
+
+    Raises:
+        LocalError: a leg of it has no price or parameters.
+    """
+    try:
+        asked = (depth or 0) * PPM
+        return report(tick.book, tick.marks, tick.parameters.breakers, asked, engine=engine)
+    except ValueError as error:
+        remedy = "dump the tick again once every market has a price"
+        raise LocalError(f"the tick cannot be valued: {error}", remedy=remedy) from error
 
 
 def _print(found: Report) -> None:
@@ -51,6 +66,7 @@ def _print(found: Report) -> None:
             ("IMR / MMR", f"{dollars(found.imr)} / {dollars(found.mmr)}"),
             ("notional", dollars(found.gross)),
             ("concentration (HHI)", found.hhi),
+            ("market depth", dollars(found.depth)),
             ("cascade multiplier", f"{found.multiplier_ppm / PPM:.2f} (alarm above 1)"),
         ],
     )

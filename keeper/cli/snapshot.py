@@ -115,9 +115,8 @@ def verify(
     wrong = fault(fact, check_seal)
     if wrong is None and fact.group_key != trusted:
         wrong = "it is sealed by another key than the one you trust"
-    values = {
-        name: value for (_, name), value in zip(fact.fact.fields(), fact.fact.values, strict=True)
-    }
+    names = [] if wrong is not None else [name for _, name in fact.fact.fields()]
+    values = dict(zip(names, fact.fact.values, strict=False))
     if as_json:
         print_json({"valid": wrong is None, "fault": wrong, "view": fact.view, "fact": values})
     elif wrong is None:

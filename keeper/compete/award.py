@@ -30,10 +30,12 @@ from keeper.compete.state import (
     decode,
 )
 from keeper.compete.task import Task, bond_lock, make_task, open_targets
+from keeper.margin.breaker import Action
 from keeper.margin.engine import Engine
 from keeper.snapshot.decisions import Context, Decision
+from keeper.snapshot.gates import slowed
 from keeper.snapshot.marks import engine_at
-from keeper.units import ChainId
+from keeper.units import PPM, ChainId
 from keeper.venue.awards import EXECUTED, NO_SHOW, VOIDED
 from keeper.venue.book import system_accounts
 from keeper.venue.records import leaf_used, word
@@ -259,7 +261,9 @@ class Step:
             for market in self.context.parameters.margin.markets:
                 at, amount = self.used.get((chain, market.symbol), (0, 0))
                 used = amount if at == self._window(chain) else 0
-                found[chain, market.symbol] = most - used
+                slow = slowed(self.context, Action.LIQUIDATE, chain, market.symbol)
+                limit = most * self.context.parameters.breakers.slow_window_ppm // PPM
+                found[chain, market.symbol] = max(0, (limit if slow else most) - used)
         return found
 
     def _award(

@@ -161,7 +161,7 @@ def _best_leg(
         spec = context.network.chain(leg.chain)
         if spec.contract("Perps") != leg.venue or spec.contract("Awards") is None:
             continue
-        if stopped(context, Action.LIQUIDATE, leg.chain):
+        if stopped(context, Action.LIQUIDATE, leg.chain, leg.market):
             continue
         without = [_closed(engine, leg, abs(leg.size)) if other is leg else other for other in legs]
         try:

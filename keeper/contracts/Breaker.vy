@@ -8,6 +8,8 @@
 @dev
     BreakerChange leaf ─▶ grade[scope][action] = level, until       0 closed 1 slow 2 stop 3 cursed
     governor ─▶ pause / unpause (liquidations wait for the grace) / lift a curse
+             ├▶ tighten a limit at once; loosen one by a step, announced before (steps.vy)
+             └▶ propose parameters: keepers judge their steps and wait the delay themselves
     guard (a bridge) ─▶ consume(lane)  token bucket per lane and direction
                      └▶ outflow(asset) trips when less than the retained share is left
     guard (a vault)  ─▶ let_out(asset) grade, bucket and net outflow in one call, or a revert
@@ -19,6 +21,9 @@
 """
 from keeper.contracts import ISnapshots
 from keeper.contracts import proofs
+from keeper.contracts import steps
+
+initializes: steps
 
 event LeafUsed:
     leaf: indexed(bytes32)
@@ -34,12 +39,14 @@ event Lifted:
     scope: indexed(bytes32)
     action: indexed(uint8)
 
-event Paused:
+event PauseChanged:
     scope: indexed(bytes32)
-
-event Unpaused:
-    scope: indexed(bytes32)
+    paused: bool
     liquidate_at: uint64
+
+event ParametersProposed:
+    at: uint64
+    parameters: Bytes[MAX_PARAMETERS]
 
 event LaneSet:
     lane: indexed(bytes32)
@@ -94,6 +101,7 @@ REDUCE: constant(uint8) = 3
 LIQUIDATE: constant(uint8) = 4
 MAX_AMOUNT: constant(uint256) = 2**128 - 1
 MAX_WINDOW: constant(uint64) = 2**24 - 1
+MAX_PARAMETERS: constant(uint256) = 16_384  # ten times a set of a few markets
 MASK_40: constant(uint256) = 2**40 - 1
 MASK_24: constant(uint256) = 2**24 - 1
 SIGN: constant(uint8) = 5
@@ -119,12 +127,23 @@ outflow_words: HashMap[bytes32, Words]  # until ‖ began ‖ window ‖ retaine
 
 
 @deploy
-def __init__(snapshots: address, governor: address, grace: uint64):
+def __init__(
+    snapshots: address,
+    governor: address,
+    grace: uint64,
+    step_ppm: uint256,
+    step_delay: uint64,
+    step_expiry: uint64,
+):
     """
     @param snapshots The Snapshots contract of this chain.
     @param governor Who pauses, sets limits and lifts curses: a timelock.
     @param grace Seconds after an un-pause in which nothing is liquidated, at most four hours.
+    @param step_ppm Largest loosening of a limit, as a share of it.
+    @param step_delay Seconds between the announcement of a loosening and its use.
+    @param step_expiry Seconds in which it may then be used.
     """
+    steps.__init__(step_ppm, step_delay, step_expiry)
     assert governor != empty(address), "breaker: no governor"
     assert grace <= MAX_GRACE, "breaker: grace too long"
     SNAPSHOTS = ISnapshots(snapshots)
@@ -243,7 +262,7 @@ def pause(scope: bytes32):
     """
     self._only_governor()
     self.paused[scope] = True
-    log Paused(scope=scope)
+    log PauseChanged(scope=scope, paused=True, liquidate_at=self.liquidate_at[scope])
 
 
 @external
@@ -256,7 +275,7 @@ def unpause(scope: bytes32):
     self.paused[scope] = False
     at: uint64 = convert(block.timestamp, uint64) + GRACE
     self.liquidate_at[scope] = at
-    log Unpaused(scope=scope, liquidate_at=at)
+    log PauseChanged(scope=scope, paused=False, liquidate_at=at)
 
 
 @external
@@ -273,11 +292,82 @@ def lift(scope: bytes32, action: uint8):
 
 
 @external
-def set_guard(guard: address, allowed: bool):
+def propose_parameters(parameters: Bytes[MAX_PARAMETERS]):
     """
-    @notice Say which contracts report flows.
+    @notice Propose the network's next parameters; an empty proposal withdraws the last one.
+    @dev Keepers read it on the hub, judge every step, and wait the delay of the set in force.
     """
     self._only_governor()
+    log ParametersProposed(at=convert(block.timestamp, uint64), parameters=parameters)
+
+
+@external
+def announce(change: bytes32):
+    """
+    @notice Announce a loosening, named by `guard_change`, `lane_change` or `outflow_change`.
+    """
+    self._only_governor()
+    steps._announce(change)
+
+
+@external
+@view
+def guard_change(guard: address) -> bytes32:
+    """
+    @notice The name of no longer limiting what a guard pays.
+    """
+    return self._guard_change(guard)
+
+
+@external
+@view
+def lane_change(lane: bytes32, inbound: bool, capacity: uint256, rate: uint256) -> bytes32:
+    """
+    @notice The name of a lane's next bucket.
+    """
+    return self._lane_change(lane, inbound, capacity, rate)
+
+
+@external
+@view
+def outflow_change(
+    asset: bytes32, window: uint64, retained_ppm: uint256, begin: uint256
+) -> bytes32:
+    """
+    @notice The name of an asset's next outflow limit.
+    """
+    return self._outflow_change(asset, window, retained_ppm, begin)
+
+
+@internal
+@pure
+def _guard_change(guard: address) -> bytes32:
+    return keccak256(abi_encode("guard", guard))
+
+
+@internal
+@pure
+def _lane_change(lane: bytes32, inbound: bool, capacity: uint256, rate: uint256) -> bytes32:
+    return keccak256(abi_encode("lane", lane, inbound, capacity, rate))
+
+
+@internal
+@pure
+def _outflow_change(
+    asset: bytes32, window: uint64, retained_ppm: uint256, begin: uint256
+) -> bytes32:
+    return keccak256(abi_encode("outflow", asset, window, retained_ppm, begin))
+
+
+@external
+def set_guard(guard: address, allowed: bool):
+    """
+    @notice Say which contracts report flows: the limits hold for what they pay.
+    @dev To free a guard of its limits is announced before.
+    """
+    self._only_governor()
+    if self.guards[guard] and not allowed:
+        steps._take(self._guard_change(guard))
     self.guards[guard] = allowed
     log GuardSet(guard=guard, allowed=allowed)
 
@@ -286,6 +376,7 @@ def set_guard(guard: address, allowed: bool):
 def set_lane(lane: bytes32, inbound: bool, capacity: uint256, rate: uint256):
     """
     @notice Set a lane's bucket; a new one starts full, an old one keeps at most what it has.
+    @dev A larger or faster bucket is announced before, and a step at most.
     @param rate Tokens per second, above 0 and below the capacity.
     """
     self._only_governor()
@@ -295,6 +386,10 @@ def set_lane(lane: bytes32, inbound: bool, capacity: uint256, rate: uint256):
     tokens: uint256 = capacity
     if known.capacity != 0:
         tokens = min(capacity, self._filled(known))
+        if capacity > known.capacity or rate > known.rate:
+            assert steps._small(known.capacity, max(capacity, known.capacity)), "breaker: large step"
+            assert steps._small(known.rate, max(rate, known.rate)), "breaker: large step"
+            steps._take(self._lane_change(lane, inbound, capacity, rate))
     self.lane_words[lane][inbound].rule = (capacity << 128) | rate
     self._fill(lane, inbound, tokens)
     log LaneSet(lane=lane, inbound=inbound, capacity=capacity, rate=rate)
@@ -306,26 +401,31 @@ def set_outflow(
 ):
     """
     @notice Limit an asset's net outflow.
+    @dev A shorter window, a smaller share or a larger beginning is announced before, and a step at
+        most. The window that runs goes on, and so does its trip.
     @param window Seconds, at most 194 days.
     @param retained_ppm Share that must be left at the end of any window.
     @param begin Windows that begin with less never trip.
-    @param holding What is there now.
+    @param holding What is there now; asked for a new limit only, afterwards it is counted.
     """
     self._only_governor()
     assert 0 < window and window <= MAX_WINDOW and retained_ppm <= PPM, "breaker: bad outflow"
     assert begin <= MAX_AMOUNT and holding <= MAX_AMOUNT, "breaker: bad outflow"
-    self._keep(
-        asset,
-        Outflow(
-            window=window,
-            retained_ppm=retained_ppm,
-            begin=begin,
-            began=convert(block.timestamp, uint64),
-            before=holding,
-            left=holding,
-            until=0,
-        ),
-    )
+    state: Outflow = self._outflow(asset)
+    if state.window == 0:
+        state.began = convert(block.timestamp, uint64)
+        state.before = holding
+        state.left = holding
+    elif window < state.window or retained_ppm < state.retained_ppm or begin > state.begin:
+        old: uint256 = convert(state.window, uint256)
+        assert steps._small(old, min(convert(window, uint256), old)), "breaker: large step"
+        assert steps._small(state.retained_ppm, min(retained_ppm, state.retained_ppm)), "breaker: large step"
+        assert steps._small(state.begin, max(begin, state.begin)), "breaker: large step"
+        steps._take(self._outflow_change(asset, window, retained_ppm, begin))
+    state.window = window
+    state.retained_ppm = retained_ppm
+    state.begin = begin
+    self._keep(asset, state)
     log OutflowSet(asset=asset, window=window, retained_ppm=retained_ppm, begin=begin)
 
 

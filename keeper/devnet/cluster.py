@@ -268,6 +268,7 @@ async def _deploy(folder: Path, anvils: dict[ChainId, Anvil], keepers: int) -> C
     spec = NetworkSpec(network, now_ms, TICK_MS, hub, tuple(specs), parameters.encode(), keepers)
     (folder / "network.json").write_text(json.dumps(spec.to_json(), indent=2) + "\n")
     (folder / "password").write_text(PASSWORD + "\n")
+    (folder / "password").chmod(0o600)
     return Cluster(folder, anvils, descriptor.load(folder / "network.json"), parameters, wallets)
 
 

@@ -92,7 +92,9 @@ async def deploy_chain(
     batch = _Batch(wallet.address, await wallet.nonce())
     committee = batch.create("Committee", network, TIMELOCK_BLOCKS, GRACE_BLOCKS)
     snapshots = batch.create("Snapshots", committee)
-    breaker = batch.create("Breaker", snapshots, wallet.address, BREAKER_GRACE_S)
+    limits = parameters.breakers
+    steps = (limits.step_ppm, limits.step_delay_s, limits.step_expiry_s)
+    breaker = batch.create("Breaker", snapshots, wallet.address, BREAKER_GRACE_S, *steps)
     contracts = {"Committee": committee, "Snapshots": snapshots, "Breaker": breaker}
     bonds = bytes(20)
     if hub:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import msgpack
+import msgspec
 import numpy as np
 
 from keeper.legs import Leg, LegKind, legs_hash
@@ -151,16 +152,17 @@ def load(raw: bytes) -> Book:
         ValueError: it is not a book, of another version, or its columns do not fit each other.
     """
     try:
-        magic, version, *body = msgpack.unpackb(raw, use_list=False)
-        if magic != MAGIC or version != VERSION:
-            raise ValueError(f"version {version!r} of {magic!r}")
-        keys, scales, accounts, hashes, columns, wide = body
-        seqs, flags, starts, key, size, quote, funding = (_column(blob) for blob in columns)
+        file = msgspec.msgpack.decode(raw, type=_File)
+        if file.magic != MAGIC or file.version != VERSION:
+            raise ValueError(f"version {file.version!r} of {file.magic!r}")
+        seqs, flags, starts, key, size, quote, funding = map(_column, file.columns)
         book = Book(
-            keys=[(int(k), ChainId(c), v, m) for k, c, v, m in keys],
-            scales=list(scales),
-            accounts=bytearray(accounts),
-            hashes=bytearray(hashes),
+            keys=[
+                (kind, ChainId(chain), venue, market) for kind, chain, venue, market in file.keys
+            ],
+            scales=file.scales,
+            accounts=bytearray(file.accounts),
+            hashes=bytearray(file.hashes),
             seqs=seqs,
             flags=flags,
             starts=starts,
@@ -168,12 +170,25 @@ def load(raw: bytes) -> Book:
             size=size,
             quote=quote,
             funding=funding,
-            wide={at: (int(s), int(q), int(f)) for at, (s, q, f) in wide},
+            wide={at: (int(s), int(q), int(f)) for at, (s, q, f) in file.wide},
         )
-    except (TypeError, ValueError, msgpack.UnpackException) as error:
+    except ValueError as error:
         raise ValueError(f"not a book of accounts: {error}") from error
     _check(book)
     return book
+
+
+class _File(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """The file's fields in order."""
+
+    magic: str
+    version: int
+    keys: list[tuple[int, int, bytes, bytes]]
+    scales: list[int]
+    accounts: bytes
+    hashes: bytes
+    columns: tuple[bytes, bytes, bytes, bytes, bytes, bytes, bytes]
+    wide: list[tuple[int, tuple[str, str, str]]]
 
 
 def _check(book: Book) -> None:
@@ -189,6 +204,14 @@ def _check(book: Book) -> None:
     starts, key = np.frombuffer(book.starts, np.int64), np.frombuffer(book.key, np.int64)
     if not fits or bool((starts[1:] < starts[:-1]).any()):
         raise ValueError("not a book of accounts: columns do not fit each other")
+    if any(kind not in set(LegKind) for kind, *_ in book.keys):
+        raise ValueError("not a book of accounts: there is no such kind of leg")
+    if set(book.scales) - {1, SCALE} or not all(0 <= at < legs for at in book.wide):
+        raise ValueError("not a book of accounts: a scale or a wide leg is impossible")
+    for column in (book.size, book.quote, book.funding):
+        values = np.frombuffer(column, np.int64)
+        if legs and not -INT_BOUND < int(values.min()) <= int(values.max()) < INT_BOUND:
+            raise ValueError("not a book of accounts: a number is beyond 62 bits")
     if legs and not 0 <= int(key.min()) <= int(key.max()) < len(book.keys):
         raise ValueError("not a book of accounts: a leg names an unknown key")
 

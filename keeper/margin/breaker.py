@@ -9,15 +9,15 @@ is lifted by governance only. Where trips overlap, the strictest holds. Reducing
 but by a curse, so nobody is locked into a position.
 
     rule       trips when                                      lets go when
-    oracle     price ≤ 0, old, far from its 5-minute mean,     the next reading is good
+    oracle     price ≤ 0, old, far from its 5-minute mean,     readings stayed good for a while
                or uncertain
-    state_age  the agreed state of a chain is old              the state is young again
+    state_age  the agreed state of a chain is old              it stayed young for a while
     curse      a chain broke its finality                      governance lifts it
     negative   an account below zero was seen                  the gate's blocks have passed
-    cascade    LaR′/depth > 1, or bad debt at the probe drop   the next reading is below
+    cascade    LaR′/depth > 1, or bad debt at the probe drop   readings stayed below for a while
                exceeds the insurance fund's share
     outflow    less than the retained share is left            the window has passed
-    exposure   too much value behind one bridge class          the share is below the cap again
+    exposure   too much value behind one bridge class          it stayed below for a while
     pause      somebody in charge paused                       un-paused, and the grace has passed
 """
 
@@ -98,6 +98,8 @@ GRADES: dict[Rule, Grades] = {
 }
 NO_PRICE: Grades = (*REDUCE_ONLY, (Action.LIQUIDATE, Level.STOP))
 GRACE: Grades = ((Action.LIQUIDATE, Level.STOP),)
+HELD = frozenset({Rule.ORACLE, Rule.STATE_AGE, Rule.CASCADE, Rule.EXPOSURE})
+"""Rules whose readings may hover at their limit: they let go only after a while of good ones."""
 
 ABOUT: dict[Rule, str] = {
     Rule.ORACLE: "a price is missing, old, far from its 5-minute mean, or uncertain",
@@ -110,13 +112,13 @@ ABOUT: dict[Rule, str] = {
     Rule.PAUSE: "governance paused, or the grace after a pause still runs",
 }
 RELEASE: dict[Rule, str] = {
-    Rule.ORACLE: "at the next reading inside every limit",
-    Rule.STATE_AGE: "when the agreed state is younger than the limit",
+    Rule.ORACLE: "when readings were inside every limit for a while",
+    Rule.STATE_AGE: "when the agreed state was younger than the limit for a while",
     Rule.CURSE: "when governance lifts it, never by itself",
     Rule.NEGATIVE: "when the gate's blocks have passed without another such account",
-    Rule.CASCADE: "at the next reading with both ratios below their limits",
+    Rule.CASCADE: "when both ratios were below their limits for a while",
     Rule.OUTFLOW: "when the window has passed",
-    Rule.EXPOSURE: "when the share is at or below the cap",
+    Rule.EXPOSURE: "when the share was at or below the cap for a while",
     Rule.PAUSE: "after the un-pause: at once, liquidations after the grace",
 }
 
@@ -128,7 +130,8 @@ class Trip:
     Args:
         scope: what it is about, 32 bytes; zero means everywhere.
         since: agreed time of the trip, seconds.
-        until: agreed time or block at which it lapses by itself; 0 where it does not.
+        until: agreed time or block at which it lapses by itself, 0 where it does not; of a rule in
+            `HELD` the time before which it does not let go.
         why: the sentence for an operator, with the values.
     """
 
@@ -178,7 +181,8 @@ def next_board(
     """Return the board after one tick's readings.
 
     A reading trips or releases only its own rule and scope; a trip without a reading stays, unless
-    its time is over. `since` is that of the first trip.
+    its time is over; one that may hover at its limit is released after `hold_s` of good readings.
+    `since` is that of the first trip.
 
     Args:
         board: of the tick before.
@@ -192,7 +196,8 @@ def next_board(
             key = (rule.value, scope)
             known = state.get(key)
             if trip is None:
-                state.pop(key, None)
+                if known is None or rule not in HELD or now >= known.until:
+                    state.pop(key, None)
             elif known is not None and known.grades == trip.grades:
                 since = known.since
                 state[key] = Trip(rule, scope, trip.grades, since, trip.until, trip.why)
@@ -218,6 +223,8 @@ def _judged(
     def trip(
         rule: Rule, scope: bytes, why: str, until: int = NO_END, grades: Grades | None = None
     ) -> Judgement:
+        if rule in HELD:
+            until = now + limits.hold_s
         return (rule, scope, Trip(rule, scope, grades or GRADES[rule], now, until, why))
 
     match reading:
@@ -305,7 +312,8 @@ def _cascade_fault(reading: CascadeReading, limits: BreakerParameters) -> str | 
     if reading.multiplier_ppm > limits.cascade_ppm:
         found, limit = _percent(reading.multiplier_ppm), _percent(limits.cascade_ppm)
         return f"the cascade multiplier is {found}, above {limit}"
-    if reading.bad_debt * PPM > reading.insurance * limits.insurance_ppm:
+    matters = reading.bad_debt >= limits.bad_debt_begin
+    if matters and reading.bad_debt * PPM > reading.insurance * limits.insurance_ppm:
         drop = _percent(limits.insurance_probe_ppm)
         debt, fund = reading.bad_debt, reading.insurance
         return (

@@ -6,8 +6,10 @@ msgpack [magic, version, parameters, prices, funding, ages, book, board]
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import msgpack
+import msgspec
 
 from keeper.errors import LocalError
 from keeper.margin import book as books
@@ -53,6 +55,19 @@ def decode_board(
     )
 
 
+class _File(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """The file's fields in order; ages and prices are what no chain says negative."""
+
+    magic: str
+    version: int
+    parameters: bytes
+    prices: list[tuple[bytes, Annotated[int, msgspec.Meta(ge=0)]]]
+    funding: list[tuple[int, bytes, bytes, int]]
+    ages: list[tuple[int, Annotated[int, msgspec.Meta(ge=0)]]]
+    book: bytes
+    board: list[tuple[str, bytes, list[tuple[int, int]], int, int, str]]
+
+
 def dump(tick: TickFile) -> bytes:
     """Return the file's bytes."""
     marks = tick.marks
@@ -78,19 +93,18 @@ def load(raw: bytes, where: str = "") -> TickFile:
         LocalError: the bytes are no such file, or of another version.
     """
     try:
-        magic, version, *body = msgpack.unpackb(raw, use_list=False)
-        if magic != MAGIC or version != VERSION:
-            raise ValueError(f"version {version!r} of {magic!r}")
-        encoded, prices, funding, ages, book, trips = body
-        parameters = Parameters.decode(encoded)
+        file = msgspec.msgpack.decode(raw, type=_File)
+        if file.magic != MAGIC or file.version != VERSION:
+            raise ValueError(f"version {file.version!r} of {file.magic!r}")
+        parameters = Parameters.decode(file.parameters)
         marks = Marks(
-            dict(prices),
-            {(ChainId(c), v, m): index for c, v, m, index in funding},
+            dict(file.prices),
+            {(ChainId(c), v, m): index for c, v, m, index in file.funding},
             parameters.margin,
-            {ChainId(c): age for c, age in ages},
+            {ChainId(c): age for c, age in file.ages},
         )
-        return TickFile(parameters, marks, books.load(book), decode_board(trips))
-    except (TypeError, ValueError, msgpack.UnpackException) as error:
+        return TickFile(parameters, marks, books.load(file.book), decode_board(file.board))
+    except ValueError as error:
         raise LocalError(
             f"not a tick file: {error}",
             where=where,

@@ -1,9 +1,8 @@
-"""Limits on what flows: token buckets, a 24-hour governor, net outflow, and steps of parameters.
+"""Limits on what flows: token buckets, a 24-hour governor, and net outflow.
 
     bucket    tokens = min(capacity, tokens + dt · rate); take or say how long to wait
     governor  Σ over the last 24 h ≤ limit; a big transfer waits a day whatever the sum
     outflow   an asset of a venue may not lose more than a share within a window
-    step      a parameter moves a little, after a delay, and an old proposal expires
 
 Each is a frozen value; taking returns the next one, so the agreed state can hold it.
 """
@@ -12,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from keeper.margin.readings import OutflowReading
 from keeper.parameters import BreakerParameters
-from keeper.units import PPM, ceil_div
+from keeper.units import ceil_div
 
 DAY_S = 86_400
 
@@ -115,25 +114,3 @@ class NetOutflow:
         """Return what the breaker judges."""
         ends = self.began + limits.outflow_window_s
         return OutflowReading(self.scope, self.before, self.left, ends)
-
-
-def refused_step(
-    old: int, new: int, proposed_at: int, now: int, limits: BreakerParameters
-) -> str | None:
-    """Return why a parameter may not go from old to new, or None.
-
-    Args:
-        old: value now.
-        new: value proposed.
-        proposed_at: agreed time of the proposal, seconds.
-        now: agreed time of its execution.
-        limits: the epoch's.
-    """
-    if abs(new - old) * PPM > abs(old) * limits.step_ppm:
-        return f"a step from {old} to {new} is larger than {limits.step_ppm} ppm of the value"
-    ready = proposed_at + limits.step_delay_s
-    if now < ready:
-        return f"the step must wait until {ready}, it is {now}"
-    if now > ready + limits.step_expiry_s:
-        return f"the proposal expired at {ready + limits.step_expiry_s}, it is {now}"
-    return None

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from eth_abi.exceptions import EncodingError
+from eth_abi.exceptions import EncodingError, ParseError
 
 from keeper.hashing import abi_hash, leaf_hash, type_hash
 from keeper.merkle import verify_proof
@@ -112,7 +112,7 @@ def fault(fact: SealedFact, check_seal: SealCheck) -> str | None:
     """Return what is wrong with a fact, in words, or None if it is proven."""
     try:
         return _fault(fact, check_seal)
-    except (ValueError, EncodingError) as error:
+    except (ValueError, EncodingError, ParseError) as error:
         return f"the proof is malformed: {error}"
 
 

@@ -3,7 +3,7 @@
     Book + Marks ─▶ report(…) ─▶ Report ─┬─ keeper risk (table, JSON, SVG)
                                          └─ export(report, metrics)
 
-Everything here is monitoring but for `cascade_reading`, which the breakers judge.
+Everything here is monitoring; the reading that breakers judge is made by the same `cascade`.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keeper.margin import stress
+from keeper.margin import cascade, stress
 from keeper.margin.batch import available, evaluate_book
 from keeper.margin.book import Book
 from keeper.margin.marks import Marks
@@ -107,7 +107,7 @@ def report(
     book: Book,
     marks: Marks,
     limits: BreakerParameters,
-    depth: int,
+    depth: int = 0,
     returns: Sequence[float] = (),
     engine: str = "",
 ) -> Report:
@@ -117,22 +117,22 @@ def report(
         book: the accounts.
         marks: the tick.
         limits: the breakers' probes.
-        depth: µUSD that moves the price by a factor e.
+        depth: µUSD that moves the price by a factor e; 0: that of the parameters (cascade.py).
         returns: price moves to take VaR and ES over (−0.1 is a fall of a tenth).
         engine: one of `batch.available()`, or the best.
 
     Raises:
         Unpriced: a leg has no price or parameters.
-        ValueError: there is no such engine, or the depth is not positive.
+        ValueError: there is no such engine, or the depth is negative.
     """
-    if depth <= 0:
-        raise ValueError(f"a market depth of {depth} µUSD is not positive")
+    if depth < 0:
+        raise ValueError(f"a market depth of {depth} µUSD is negative")
+    depth = depth or cascade.market_depth(cascade.book_sizes(book), marks)
     chosen = engine or available()[0]
     margins = evaluate_book(book, marks, chosen)
-    falling, rising = stress.curve(margins), stress.curve(margins, falling=False)
+    falling, rising = cascade.curves(margins)
     sick = (margins.equity < margins.requirement) | ~margins.local
-    probe = limits.cascade_probe_ppm
-    multipliers = [stress.worst_multiplier_ppm(c, depth, probe) for c in (falling, rising)]
+    judged = cascade.reading((falling, rising), depth, limits, 0)
     var, shortfall = _tail(falling, rising, returns)
     equity, imr, mmr = margins.totals()
     edges = np.array(HEALTH_EDGES)
@@ -151,8 +151,8 @@ def report(
         points=_points(falling, depth),
         rising=_points(rising, depth),
         stresses=tuple(_stressed(book, marks, name, chosen) for name in STRESSES),
-        multiplier_ppm=max(multipliers),
-        probe_bad_debt=falling.bad_debt(limits.insurance_probe_ppm),
+        multiplier_ppm=judged.multiplier_ppm,
+        probe_bad_debt=judged.bad_debt,
         depth=depth,
         var=int(var),
         shortfall=int(shortfall),
@@ -198,6 +198,7 @@ def export(found: Report, metrics: Metrics) -> None:
         ("keeper_risk_mmr_usd", "Sum of maintenance margin requirements.", found.mmr),
         ("keeper_risk_var_usd", "Bad debt at the 99 % quantile of returns.", found.var),
         ("keeper_risk_shortfall_usd", "Mean bad debt beyond that quantile.", found.shortfall),
+        ("keeper_risk_depth_usd", "Depth of the market as it is traded.", found.depth),
         ("keeper_risk_probe_bad_debt_usd", "Bad debt at the probed fall.", found.probe_bad_debt),
     ]
     for name, text, value in dollars:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keeper.margin.columns import Ints, Margins
+from keeper.margin.engine import HEALTH_LIMIT
 from keeper.margin.marks import Marks
 from keeper.margin.vector import health
 from keeper.units import PPM
@@ -101,7 +102,10 @@ def curve(margins: Margins, falling: bool = True) -> Curve:
 
 
 def _sums(values: Ints) -> Ints:
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(values)])
+    """Return prefix sums, in Python's integers where 64 bits might not hold them."""
+    wide = float(np.abs(values.astype(np.float64)).sum()) >= HEALTH_LIMIT
+    column = values.astype(object) if wide else values
+    return np.concatenate([np.zeros(1, column.dtype), np.cumsum(column)])
 
 
 def worst_multiplier_ppm(found: Curve, depth: int, to_ppm: int, steps: int = 60) -> int:

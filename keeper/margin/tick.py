@@ -21,8 +21,8 @@ import numpy as np
 
 from keeper.legs import LegKind
 from keeper.margin.batch import PYTHON, evaluate_book
-from keeper.margin.book import Book, Column
-from keeper.margin.columns import LEGS_LIMIT, Margins
+from keeper.margin.book import Book
+from keeper.margin.columns import LEGS_LIMIT, Ints, Margins
 from keeper.margin.engine import (
     CONCENTRATION_UNIT,
     AccountMargin,
@@ -109,7 +109,7 @@ def by_risk(accounts: Iterable[Watched]) -> list[Watched]:
 def exposure(book: Book, marks: Marks) -> tuple[int, ...]:
     """Return collateral before haircuts per bridge class: the sum of sizes of each key, once."""
     parameters = marks.parameters
-    sizes, digits = _sum_by_key(book, book.size), _sum_by_key(book, book.quote)
+    sizes, digits = (sum_by_key(book, np.frombuffer(c, np.int64)) for c in (book.size, book.quote))
     for leg, (size, _, _) in book.wide.items():
         sizes[book.key[leg]] += size * (book.scales[book.key[leg]] == 1)
         digits[book.key[leg]] += size * (book.scales[book.key[leg]] != 1)
@@ -123,9 +123,9 @@ def exposure(book: Book, marks: Marks) -> tuple[int, ...]:
     return tuple(classes)
 
 
-def _sum_by_key(book: Book, column: Column) -> list[int]:
+def sum_by_key(book: Book, values: Ints) -> list[int]:
     """Return the exact sum of a column per key: limbs of 21 bits add up exactly in floats."""
-    key, values = np.frombuffer(book.key, np.int64), np.frombuffer(column, np.int64)
+    key = np.frombuffer(book.key, np.int64)
     sums = [0] * len(book.keys)
     for shift, mask in ((0, 0x1F_FFFF), (21, 0x1F_FFFF), (42, -1)):
         limb = np.bincount(key, (values >> shift) & mask, len(book.keys))

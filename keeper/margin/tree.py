@@ -137,6 +137,13 @@ class Tree:
         """Return the leaf hash at an index."""
         return self._levels[0][index]
 
+    def copy(self) -> "Tree":
+        """Return a tree of the same leaves that changes by itself; nothing is hashed."""
+        twin = Tree()
+        twin.depth, twin._zeros = self.depth, self._zeros
+        twin._leaves, twin._levels = set(self._leaves), [list(level) for level in self._levels]
+        return twin
+
     def append(self, leaves: Iterable[bytes]) -> None:
         """Add leaves behind the last; the capacity doubles as often as is needed."""
         start = len(self)

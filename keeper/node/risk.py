@@ -1,7 +1,8 @@
 """The risk of the newest snapshot, as metrics and as a file that `keeper risk` reads.
 
-newest final snapshot ─ every `EVERY_S` ─▶ book, marks ─▶ report (in a thread) ─▶ gauges
-                                                   └────▶ HOME/tick (replaced whole)
+newest final snapshot ─ every `EVERY_S` ─┬▶ book, marks ─▶ report (in a thread) ─▶ gauges
+                                         │           └──▶ HOME/tick (replaced whole)
+                                         └▶ the clearing sum (conserved.py)
 """
 
 from collections.abc import Callable, Mapping
@@ -15,18 +16,18 @@ from keeper.margin import dump
 from keeper.margin.dump import TickFile
 from keeper.margin.marks import Marks, Unpriced
 from keeper.margin.report import export, report
+from keeper.node.conserved import Conservation
 from keeper.node.parts import Parts
 from keeper.observe.table import Table
+from keeper.snapshot import governed
 from keeper.snapshot.derive import Snapshot
-from keeper.units import PPM, ChainId, ceil_div
+from keeper.units import ChainId, ceil_div
 from keeper.venue.book import funding
 
 EVERY_S = 10.0
 """A report of a million accounts takes under a second; this leaves the cores to the agreement."""
 ENGINE = "numpy"
 """Not numba: compiling it would cost a node seconds and tens of megabytes at its start."""
-DEPTH = 100_000_000 * PPM
-"""µUSD that moves a market by a factor e, for the cascade multiplier, until a feed names one."""
 
 
 class RiskWork:
@@ -34,6 +35,8 @@ class RiskWork:
 
     def __init__(self, parts: Parts, newest: Callable[[], Snapshot | None]) -> None:
         self._parts, self._newest = parts, newest
+        chains = {chain: watcher.chain for chain, watcher in parts.watchers.items()}
+        self._conserved = Conservation(parts.network, chains, parts.metrics)
         self._seen = 0
 
     async def run(self) -> None:
@@ -48,6 +51,7 @@ class RiskWork:
                 continue
             self._seen = snapshot.header.view
             await trio.to_thread.run_sync(self._report, snapshot, tables)
+            await self._conserved.check(snapshot, tables)
 
     def _tables(self, snapshot: Snapshot) -> dict[ChainId, Table] | None:
         """Return the tables at the snapshot's cut, or None where an index no longer holds one."""
@@ -63,7 +67,7 @@ class RiskWork:
     def _report(self, snapshot: Snapshot, tables: Mapping[ChainId, Table]) -> None:
         tick = tick_of(self._parts, snapshot, tables)
         try:
-            found = report(tick.book, tick.marks, tick.parameters.breakers, DEPTH, engine=ENGINE)
+            found = report(tick.book, tick.marks, tick.parameters.breakers, engine=ENGINE)
         except Unpriced:
             return  # a market without a price yet: the next report has it
         export(found, self._parts.metrics)
@@ -73,6 +77,8 @@ class RiskWork:
 def tick_of(parts: Parts, snapshot: Snapshot, tables: Mapping[ChainId, Table]) -> TickFile:
     """Return a snapshot as a tick file."""
     network = parts.network
+    state = snapshot.book.rules.get(governed.STATE, b"")
+    parameters = governed.in_force(parts.parameters, state)
     now_ms = network.genesis_time_ms + snapshot.header.tick * network.tick_ms
     ages = {
         chain: max(0, ceil_div(now_ms - ref.timestamp * 1000, 1000))
@@ -81,7 +87,7 @@ def tick_of(parts: Parts, snapshot: Snapshot, tables: Mapping[ChainId, Table]) -
     marks = Marks(
         {market: price.price_e8 for market, price in snapshot.book.prices.items()},
         funding(network, tables),
-        parts.parameters.margin,
+        parameters.margin,
         ages,
     )
     rows = [
@@ -89,7 +95,7 @@ def tick_of(parts: Parts, snapshot: Snapshot, tables: Mapping[ChainId, Table]) -
         for account, entry in sorted(snapshot.book.registry.items(), key=lambda item: item[1].index)
     ]
     board, _, _ = breakers.decode(snapshot.book.rules["breakers"])
-    return TickFile(parts.parameters, marks, books.build(rows), board)
+    return TickFile(parameters, marks, books.build(rows), board)
 
 
 def write_whole(path: Path, raw: bytes) -> None:

@@ -50,7 +50,7 @@ class Trader:
         offer_body: Callable[[bytes], bytes],
         on_state: Callable[[AwardState], None],
     ) -> None:
-        self._parts, self._setting = parts, setting
+        self._parts, self._setting, self._parameters = parts, setting, parts.parameters
         self._signer = EcdsaSigner(parts.keys.operator)
         self.bidder = Bidder(
             parts.network.id,
@@ -103,6 +103,7 @@ class Trader:
     def on_final(self, snapshot: Snapshot) -> None:
         """Follow the competition's state; give the policy something to decide."""
         view = snapshot.header.view
+        self._parameters = self.bidder.parameters = snapshot.parameters(self._setting)
         network = self._parts.network
         index = self._parts.watchers[network.hub].index
         if index.newest is not None:
@@ -125,8 +126,8 @@ class Trader:
         setting = self._setting
         now_ms = setting.network.genesis_time_ms + snapshot.header.tick * setting.network.tick_ms
         accounts = {task.target.account for task in state.tasks}
-        accounts |= set(watched(setting, snapshot.margins))
-        margin = self._parts.parameters.margin
+        accounts |= set(watched(self._parameters, snapshot.margins))
+        margin = self._parameters.margin
         decimals = {m.symbol: m.decimals for m in margin.markets}
         decimals |= {a.symbol: a.decimals for a in margin.assets}
         return api.MarketView(
@@ -148,13 +149,13 @@ class Trader:
             ),
             tasks=tuple(self._task(task) for task in state.tasks),
             heads=tuple((ref.chain, ref.number) for ref in snapshot.header.cut),
-            bond_free=self._free_bond() // self._parts.parameters.competition.bond_per_unit,
+            bond_free=self._free_bond() // self._parameters.competition.bond_per_unit,
         )
 
     def _task(self, task: Task) -> api.Task:
         target = task.target
         bonus = task.bonus * PPM // max(1, task.value)
-        per_unit = self._parts.parameters.competition.bond_per_unit
+        per_unit = self._parameters.competition.bond_per_unit
         return api.Task(
             task=target.subject,
             account=target.account,

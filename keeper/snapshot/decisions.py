@@ -85,7 +85,8 @@ class Context:
 
     Args:
         network: the descriptor.
-        parameters: what governance set.
+        parameters: the set in force.
+        governed: state of `keeper.snapshot.governed` after this view.
         epoch: committee epoch.
         view: the view being decided.
         tick: its tick.
@@ -104,6 +105,7 @@ class Context:
 
     network: NetworkSpec
     parameters: Parameters
+    governed: bytes
     epoch: int
     view: int
     tick: int

@@ -9,7 +9,7 @@ same lines and compare bytes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import msgpack
@@ -23,6 +23,7 @@ from keeper.merkle import merkle_root
 from keeper.network import NetworkSpec
 from keeper.observe.table import Table
 from keeper.parameters import Parameters
+from keeper.snapshot import governed
 from keeper.snapshot.book import EMPTY_BOOK, MAX_OUTSTANDING, Book, Registered, decision_row
 from keeper.snapshot.cut import choose_cut
 from keeper.snapshot.decisions import Context, CutBlock, Decision, DecisionRule, Observed, Price
@@ -50,7 +51,7 @@ class Setting:
     """What stays the same during an epoch.
 
     Args:
-        network, parameters: the descriptor and what governance set.
+        network, parameters: the descriptor, and what it says governance set at first.
         digest: keccak over both, inside the committee's config.
         epoch: committee epoch.
         config: digest of the committee: parent of the first block.
@@ -82,6 +83,7 @@ class Snapshot:
         decisions: this view's decisions in order.
         legs, margins: every account that holds something.
         root: decision root, what the committee seals.
+        tree: the state tree; empty where the book was taken from a peer.
     """
 
     header: Header
@@ -90,6 +92,11 @@ class Snapshot:
     legs: Mapping[bytes, tuple[Leg, ...]]
     margins: Mapping[bytes, AccountMargin]
     root: bytes
+    tree: Tree = field(default_factory=Tree, compare=False, repr=False)
+
+    def parameters(self, setting: Setting) -> Parameters:
+        """Return the set that was in force."""
+        return governed.in_force(setting.parameters, self.book.rules.get(governed.STATE, b""))
 
     @property
     def cut(self) -> dict[ChainId, CutBlock]:
@@ -111,7 +118,7 @@ class Lacking:
 
 def genesis(setting: Setting) -> Snapshot:
     """Return the state before the first view."""
-    rules = {rule.name: rule.initial() for rule in setting.rules}
+    rules = {rule.name: rule.initial() for rule in setting.rules} | {governed.STATE: b""}
     book = replace(EMPTY_BOOK, rules=rules)
     zero = bytes(32)
     header = Header(
@@ -171,7 +178,7 @@ def derive(
         return Lacking(bodies=absent)
     attachments = {digest: bodies[digest] for digest in sorted(wanted)}
     context = replace(context, attachments=attachments)
-    states: dict[str, bytes] = {}
+    states = {governed.STATE: context.governed}
     made: list[Decision] = []
     for rule in setting.rules:
         states[rule.name], decisions = rule.derive(context, before[rule.name])
@@ -237,19 +244,28 @@ def _context(
     if lacking:
         return Lacking(blocks=tuple(lacking))
     now_ms = network.genesis_time_ms + tick * network.tick_ms
+    state = governed.advance(
+        parent.book.rules.get(governed.STATE, b""),
+        network,
+        held,
+        now_ms // 1000,
+        setting.parameters,
+    )
+    parameters = governed.in_force(setting.parameters, state)
     prices = agree_prices(
         sorted({feed.market for chain in network.chains for feed in chain.feeds}),
         parent.book.prices,
         observed,
         quorum=setting.quorum,
         now_ms=now_ms,
-        max_age_ms=setting.parameters.breakers.oracle_age_s * 1000,
+        max_age_ms=parameters.breakers.oracle_age_s * 1000,
     )
     legs = accounts(network, held, parent.book.rules)
-    margins = _margins(setting, legs, prices, held, cut, now_ms)
+    margins = _margins(network, parameters, legs, prices, held, cut, now_ms)
     return Context(
         network=network,
-        parameters=setting.parameters,
+        parameters=parameters,
+        governed=state,
         epoch=setting.epoch,
         view=view,
         tick=tick,
@@ -268,7 +284,8 @@ def _context(
 
 
 def _margins(
-    setting: Setting,
+    network: NetworkSpec,
+    parameters: Parameters,
     legs: Mapping[bytes, tuple[Leg, ...]],
     prices: Mapping[bytes, Price],
     tables: Mapping[ChainId, Table],
@@ -281,8 +298,8 @@ def _margins(
     }
     marks = Marks(
         {market: price.price_e8 for market, price in prices.items()},
-        funding(setting.network, tables),
-        setting.parameters.margin,
+        funding(network, tables),
+        parameters.margin,
         ages,
     )
     engine = Engine(marks)
@@ -306,7 +323,8 @@ def _assemble(
     outstanding = context.outstanding
     if len(decisions) > MAX_DECISIONS or len(outstanding) > MAX_OUTSTANDING:
         raise AssertionError("rules made more decisions than their bounds allow")
-    registry = _register(parent.book.registry, context.legs)
+    registry = _register(parent, context.legs)
+    tree = _state_tree(parent, registry)
     book = Book(context.prices, registry, dict(states), outstanding)
     margins = context.margins
     header = Header(
@@ -315,11 +333,11 @@ def _assemble(
         context.view,
         context.tick,
         parent.header.hash(),
-        setting.digest,
+        governed.digest_of(setting.digest, context.governed),
         tuple(context.cut[chain] for chain in sorted(context.cut)),
         merkle_root(price_leaves(context.prices)),
-        Tree(state_leaves(registry)).root,
-        merkle_root(watch_leaves(setting, margins)),
+        tree.root,
+        merkle_root(watch_leaves(context.parameters, context.epoch, margins)),
         book.hash(),
         Totals(
             sum(m.equity for m in margins.values()),
@@ -329,7 +347,7 @@ def _assemble(
         ),
     )
     root = merkle_root(decision_leaves(setting, header, decisions))
-    return Snapshot(header, book, decisions, context.legs, margins, root)
+    return Snapshot(header, book, decisions, context.legs, margins, root, tree)
 
 
 def price_leaves(prices: Mapping[bytes, Price]) -> list[bytes]:
@@ -345,9 +363,9 @@ def state_leaves(registry: Mapping[bytes, Registered]) -> list[bytes]:
     ]
 
 
-def watched(setting: Setting, margins: Mapping[bytes, AccountMargin]) -> list[bytes]:
+def watched(parameters: Parameters, margins: Mapping[bytes, AccountMargin]) -> list[bytes]:
     """Return the accounts near their limit, by id."""
-    limit = setting.parameters.margin.watch_health_ppm
+    limit = parameters.margin.watch_health_ppm
     return [
         account
         for account, margin in sorted(margins.items())
@@ -355,28 +373,50 @@ def watched(setting: Setting, margins: Mapping[bytes, AccountMargin]) -> list[by
     ]
 
 
-def watch_leaves(setting: Setting, margins: Mapping[bytes, AccountMargin]) -> list[bytes]:
+def watch_leaves(
+    parameters: Parameters, epoch: int, margins: Mapping[bytes, AccountMargin]
+) -> list[bytes]:
     """Return the leaves under the watch root."""
     return [
-        watch_leaf(account, m.equity, m.imr, m.mmr, m.health_ppm, setting.epoch)
-        for account in watched(setting, margins)
+        watch_leaf(account, m.equity, m.imr, m.mmr, m.health_ppm, epoch)
+        for account in watched(parameters, margins)
         for m in (margins[account],)
     ]
 
 
-def _register(
-    before: Mapping[bytes, Registered], legs: Mapping[bytes, tuple[Leg, ...]]
-) -> dict[bytes, Registered]:
-    """Return the registry: new accounts are appended in id order, changed legs count up."""
+def _register(parent: Snapshot, legs: Mapping[bytes, tuple[Leg, ...]]) -> dict[bytes, Registered]:
+    """Return the registry: new accounts are appended in id order, changed legs count up.
+
+    Legs that the parent had too are not hashed again, and keep their very entry.
+    """
+    before = parent.book.registry
     after = dict(before)
     for account in sorted(set(legs) | set(before)):
-        digest = legs_hash(legs.get(account, ()))
-        known = before.get(account)
+        held, known = legs.get(account, ()), before.get(account)
+        if known is not None and parent.legs.get(account) == held:
+            continue
+        digest = legs_hash(held)
         if known is None:
             after[account] = Registered(len(after), 1, digest)
         elif known.legs_hash != digest:
             after[account] = Registered(known.index, known.sequence + 1, digest)
     return after
+
+
+def _state_tree(parent: Snapshot, registry: Mapping[bytes, Registered]) -> Tree:
+    """Return the state tree: the parent's with what changed, or anew where it has none."""
+    before = parent.book.registry
+    if len(parent.tree) != len(before):
+        return Tree(state_leaves(registry))
+    tree = parent.tree.copy()
+    tree.update(
+        {
+            entry.index: state_leaf(entry.index, account, entry.sequence, entry.legs_hash)
+            for account, entry in registry.items()
+            if before.get(account) is not entry
+        }
+    )
+    return tree
 
 
 def payload_bytes(snapshot: Snapshot, attachments: Mapping[bytes, bytes]) -> bytes:

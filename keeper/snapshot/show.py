@@ -100,10 +100,12 @@ def prove_account(
     entry = snapshot.book.registry.get(account)
     if archived.seal is None or entry is None:
         raise ValueError("the view is not sealed here, or does not know the account")
-    tree = Tree(state_leaves(snapshot.book.registry))
+    registry = snapshot.book.registry
+    tree = snapshot.tree if len(snapshot.tree) == len(registry) else Tree(state_leaves(registry))
     fact = Struct(STATE_TYPE, (entry.index, account, entry.sequence, entry.legs_hash, 0))
     facts = [_fact(setting, archived, group_key, "state", fact, tuple(tree.proof(entry.index)))]
-    near = watched(setting, snapshot.margins)
+    parameters = snapshot.parameters(setting)
+    near = watched(parameters, snapshot.margins)
     if account in near:
         margin = snapshot.margins[account]
         values = (
@@ -114,7 +116,8 @@ def prove_account(
             max(0, margin.health_ppm),
             setting.epoch,
         )
-        proof = merkle_proof(watch_leaves(setting, snapshot.margins), near.index(account))
+        leaves = watch_leaves(parameters, setting.epoch, snapshot.margins)
+        proof = merkle_proof(leaves, near.index(account))
         watch = Struct(WATCH_TYPE, values)
         facts.append(_fact(setting, archived, group_key, "watch", watch, proof))
     return facts

@@ -6,6 +6,7 @@ import pytest
 
 from keeper import leaves
 from tests.support.contracts import (
+    BREAKER_STEPS,
     E8,
     ETH_USD,
     ETHER,
@@ -27,7 +28,7 @@ STOP = 2
 
 @pytest.fixture
 def gated(world: World) -> World:
-    world.deploy("Breaker", world.at["Snapshots"], world.actor("governor"), 100)
+    world.deploy("Breaker", world.at["Snapshots"], world.actor("governor"), 100, *BREAKER_STEPS)
     for name in ("Vault", "Perps"):
         world.call(name, "bind", world.at["Breaker"], sender="deployer")
     fund(world, "trader", 500 * USD)

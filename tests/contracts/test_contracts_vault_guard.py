@@ -13,7 +13,16 @@ import pytest
 from keeper import leaves
 from keeper.margin.flow import NetOutflow, Refused, TokenBucket
 from keeper.parameters import Parameters
-from tests.support.contracts import NEVER, USD, Receipt, Reverted, World, account_id, fund
+from tests.support.contracts import (
+    BREAKER_STEPS,
+    NEVER,
+    USD,
+    Receipt,
+    Reverted,
+    World,
+    account_id,
+    fund,
+)
 
 HOSTILE = Path(__file__).parent / "hostile"
 CAPACITY, RATE = 50_000 * USD, 10 * USD
@@ -24,7 +33,7 @@ BIG = 100_000 * USD
 @pytest.fixture
 def guarded(world: World) -> World:
     """A bound vault that is a guard; a trader holds 100,000 dollars; no limit is set."""
-    world.deploy("Breaker", world.at["Snapshots"], world.actor("governor"), 100)
+    world.deploy("Breaker", world.at["Snapshots"], world.actor("governor"), 100, *BREAKER_STEPS)
     world.call("Vault", "bind", world.at["Breaker"], sender="deployer")
     govern(world, "set_guard", world.at["Vault"], True)
     fund(world, "trader", 100_000 * USD)
@@ -33,6 +42,12 @@ def guarded(world: World) -> World:
 
 def govern(world: World, function: str, *args: object) -> None:
     world.call("Breaker", function, *args, sender="governor")
+
+
+def loosen(world: World, change: str, *args: object) -> None:
+    """Announce a loosening and wait for it."""
+    govern(world, "announce", world.call("Breaker", change, *args).value)
+    world.mine(1, BREAKER_STEPS[1])
 
 
 def scope(world: World) -> bytes:
@@ -130,6 +145,7 @@ def test_a_guard_and_only_a_guard_is_limited(guarded: World) -> None:
     fields = request(guarded, "trader", 90_000 * USD)
     with guarded.reverts("breaker: above the lane's capacity"):
         release(guarded, fields)
+    loosen(guarded, "guard_change", guarded.at["Vault"])
     govern(guarded, "set_guard", guarded.at["Vault"], False)
     release(guarded, fields)
     assert counted(guarded) == 100_000 * USD
@@ -232,12 +248,13 @@ def test_a_big_release_that_could_never_be_finished_is_not_queued(guarded: World
     fields = request(guarded, "trader", BIG + 1)
     with guarded.reverts("breaker: above the lane's capacity"):
         release(guarded, fields)
+    loosen(guarded, "lane_change", scope(guarded), False, BIG + 1, RATE)
     limit_lane(guarded, BIG + 1)
     release(guarded, fields)
 
 
 def test_a_vault_without_a_breaker_knows_no_limits(world: World) -> None:
-    world.deploy("Breaker", world.at["Snapshots"], world.actor("governor"), 100)
+    world.deploy("Breaker", world.at["Snapshots"], world.actor("governor"), 100, *BREAKER_STEPS)
     govern(world, "set_guard", world.at["Vault"], True)
     limit_lane(world, 11 * USD)
     fund(world, "trader", 100 * USD)

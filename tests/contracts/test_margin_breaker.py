@@ -14,6 +14,7 @@ from keeper.units import ChainId, symbol
 from tests.support.contracts import Receipt, World
 
 GRACE = 300
+STEP, DELAY, EXPIRY = 100_000, 3_600, 7_200
 HERE = chain_scope(ChainId(10))
 LANE = symbol("lane:1:10")
 USDC = symbol("USDC@vault")
@@ -22,7 +23,9 @@ FOREVER = 2**256 - 1
 
 @pytest.fixture
 def breaker(world: World) -> World:
-    world.deploy("Breaker", world.at["Snapshots"], world.actor("governor"), GRACE)
+    world.deploy(
+        "Breaker", world.at["Snapshots"], world.actor("governor"), GRACE, STEP, DELAY, EXPIRY
+    )
     world.call("Breaker", "set_guard", world.actor("guard"), True, sender="governor")
     return world
 
@@ -150,7 +153,9 @@ def test_after_a_pause_liquidations_wait_for_the_grace(breaker: World) -> None:
     assert stopped == [2, 2, 2, 0, 2, 0]
     done = breaker.call("Breaker", "unpause", HERE, sender="governor")
     at = breaker.now + GRACE
-    assert breaker.events(done, "Breaker", "Unpaused") == [{"scope": HERE, "liquidate_at": at}]
+    assert breaker.events(done, "Breaker", "PauseChanged") == [
+        {"scope": HERE, "paused": False, "liquidate_at": at}
+    ]
     assert [level(breaker, action) for action in Action] == [0, 0, 0, 0, 2, 0]
     breaker.mine(1, GRACE - 1)
     assert level(breaker, Action.LIQUIDATE) == Level.STOP
@@ -192,7 +197,7 @@ def test_lanes_are_separate_and_closed_until_set(breaker: World) -> None:
         with breaker.reverts("breaker: bad rate"):
             breaker.call("Breaker", "set_lane", LANE, True, *bad, sender="governor")
     breaker.call("Breaker", "consume", LANE, True, 90, sender="guard")
-    breaker.call("Breaker", "set_lane", LANE, True, 1_000, 1, sender="governor")
+    breaker.call("Breaker", "set_lane", LANE, True, 50, 1, sender="governor")
     assert breaker.call("Breaker", "available", LANE, True).value == 10  # a new limit is no refill
     change(breaker, scope=LANE)
     with breaker.reverts("breaker: stopped"):
@@ -234,6 +239,120 @@ def test_the_outflow_trips_as_in_the_model_and_stays_shut_for_its_window(breaker
         breaker.call("Breaker", "outflow", USDC, 1)
     with breaker.reverts("breaker: no such asset"):
         breaker.call("Breaker", "outflow", LANE, 1, sender="guard")
+
+
+# --- what governance may loosen -------------------------------------------------------------------
+
+
+def govern(world: World, function: str, *args: object) -> Receipt:
+    return world.call("Breaker", function, *args, sender="governor")
+
+
+def announce(world: World, change: str, *args: object) -> None:
+    govern(world, "announce", world.call("Breaker", change, *args).value)
+
+
+def test_a_limit_is_tightened_at_once_and_loosened_by_an_announced_step(breaker: World) -> None:
+    govern(breaker, "set_lane", LANE, False, 1_000, 10)
+    govern(breaker, "set_lane", LANE, False, 900, 10)
+    larger = (LANE, False, 990, 11)
+    with breaker.reverts("steps: not announced"):
+        govern(breaker, "set_lane", *larger)
+    with breaker.reverts("breaker: not the governor"):
+        breaker.call("Breaker", "announce", bytes(32), sender="thief")
+    announce(breaker, "lane_change", *larger)
+    with breaker.reverts("steps: not announced"):
+        govern(breaker, "set_lane", LANE, False, 990, 10)  # only what was announced
+    breaker.mine(1, DELAY - 1)
+    with breaker.reverts("steps: too early"):
+        govern(breaker, "set_lane", *larger)
+    breaker.mine(1, 1)
+    govern(breaker, "set_lane", *larger)
+    with breaker.reverts("steps: not announced"):
+        govern(breaker, "set_lane", LANE, False, 991, 11)
+    govern(breaker, "set_lane", LANE, False, 900, 10)
+    with breaker.reverts("steps: not announced"):
+        govern(breaker, "set_lane", *larger)  # an announcement is used once
+
+
+@pytest.mark.parametrize("wish", [(991, 10), (900, 12)])
+def test_a_large_step_of_a_lane_is_refused(breaker: World, wish: tuple[int, int]) -> None:
+    govern(breaker, "set_lane", LANE, False, 900, 10)
+    announce(breaker, "lane_change", LANE, False, *wish)
+    breaker.mine(1, DELAY)
+    with breaker.reverts("breaker: large step"):
+        govern(breaker, "set_lane", LANE, False, *wish)
+
+
+def test_an_announcement_expires(breaker: World) -> None:
+    govern(breaker, "set_lane", LANE, False, 900, 10)
+    wish = (LANE, False, 901, 10)
+    announce(breaker, "lane_change", *wish)
+    breaker.mine(1, DELAY + EXPIRY + 1)
+    with breaker.reverts("steps: expired"):
+        govern(breaker, "set_lane", *wish)
+    announce(breaker, "lane_change", *wish)
+    breaker.mine(1, DELAY + EXPIRY)
+    govern(breaker, "set_lane", *wish)
+
+
+def test_an_outflow_limit_keeps_its_window_and_its_trip(breaker: World) -> None:
+    govern(breaker, "set_outflow", USDC, 600, 700_000, 100, 1_000)
+    breaker.call("Breaker", "outflow", USDC, 200, sender="guard")
+    breaker.call("Breaker", "outflow", USDC, 700, sender="guard")
+    (before,) = breaker.call("Breaker", "outflows", USDC).values
+    assert before[6] > 0  # tripped
+    govern(breaker, "set_outflow", USDC, 700, 800_000, 90, 10**9)
+    (after,) = breaker.call("Breaker", "outflows", USDC).values
+    assert after == (700, 800_000, 90, *before[3:])  # what is said to be there is not believed
+    assert breaker.call("Breaker", "outflow", USDC, 1, sender="guard").value is False
+
+
+@pytest.mark.parametrize(
+    ("wish", "small"),
+    [
+        ((540, 700_000, 100), True),
+        ((539, 700_000, 100), False),
+        ((600, 630_000, 100), True),
+        ((600, 629_999, 100), False),
+        ((600, 700_000, 110), True),
+        ((600, 700_000, 111), False),
+    ],
+)
+def test_an_outflow_limit_is_loosened_by_an_announced_step(
+    breaker: World, wish: tuple[int, int, int], small: bool
+) -> None:
+    govern(breaker, "set_outflow", USDC, 600, 700_000, 100, 1_000)
+    if small:
+        with breaker.reverts("steps: not announced"):
+            govern(breaker, "set_outflow", USDC, *wish, 0)
+    announce(breaker, "outflow_change", USDC, *wish)
+    breaker.mine(1, DELAY)
+    if small:
+        govern(breaker, "set_outflow", USDC, *wish, 0)
+        return
+    with breaker.reverts("breaker: large step"):
+        govern(breaker, "set_outflow", USDC, *wish, 0)
+
+
+def test_a_guard_is_freed_of_its_limits_only_after_the_delay(breaker: World) -> None:
+    guard = breaker.actor("guard")
+    with breaker.reverts("steps: not announced"):
+        govern(breaker, "set_guard", guard, False)
+    announce(breaker, "guard_change", guard)
+    breaker.mine(1, DELAY)
+    govern(breaker, "set_guard", guard, False)
+    govern(breaker, "set_guard", guard, True)
+
+
+def test_parameters_are_proposed_by_the_governor(breaker: World) -> None:
+    raw = Parameters.devnet().encode()
+    with breaker.reverts("breaker: not the governor"):
+        breaker.call("Breaker", "propose_parameters", raw, sender="thief")
+    done = govern(breaker, "propose_parameters", raw)
+    assert breaker.events(done, "Breaker", "ParametersProposed") == [
+        {"at": breaker.now, "parameters": raw}
+    ]
 
 
 def test_governance_is_handed_over_in_two_steps(breaker: World) -> None:

@@ -16,6 +16,7 @@ from keeper import leaves
 from keeper.contracts import encode_call
 from keeper.hashing import abi_hash, keccak, type_hash
 from tests.support.contracts import (
+    BREAKER_STEPS,
     BTC_USD,
     E8,
     EPOCH,
@@ -207,7 +208,9 @@ def guard_rows() -> Iterator[Row]:
     """Yield what a bound breaker adds, with no limit set and with both, from the second time on."""
     world = prepared()
     token, vault = world.at["DevToken"], world.at["Vault"]
-    breaker = world.deploy("Breaker", world.at["Snapshots"], world.actor("governor"), 100)
+    breaker = world.deploy(
+        "Breaker", world.at["Snapshots"], world.actor("governor"), 100, *BREAKER_STEPS
+    )
     world.call("Vault", "bind", breaker, sender="deployer")
     world.call("Breaker", "set_guard", vault, True, sender="governor")
     fund(world, "newcomer", USD)

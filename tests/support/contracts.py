@@ -36,6 +36,8 @@ USD = 10**6
 E8 = 10**8
 ETHER = 10**18
 NEVER = 2**40
+BREAKER_STEPS = (10**6, 3_600, 7_200)
+"""Of a breaker under test: largest loosening of a limit in ppm, delay and life of its wish, s."""
 ZERO = bytes(20)
 _ERROR = bytes.fromhex("08c379a0")
 

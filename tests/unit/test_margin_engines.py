@@ -11,6 +11,10 @@ from tests.support import margin_books as support
 FAST = [name for name in available() if name != "python"]
 
 
+def test_numba_is_among_what_is_compared() -> None:
+    assert available() == ["numba", "numpy", "python"]  # the locked environment has all three
+
+
 @pytest.mark.parametrize("engine", FAST)
 @pytest.mark.parametrize(
     ("seed", "extreme", "local"), [(1, 0.0, True), (2, 0.04, False), (3, 0.02, True)]

@@ -1,10 +1,16 @@
 """A proof file carries a fact to its seal; every link that is changed is named."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from coincurve import PrivateKey
+from typer.testing import CliRunner
 
+from keeper.cli import snapshot as snapshot_cli
 from keeper.hashing import keccak
+from keeper.leaves import seal_message
 from keeper.margin.proof import SealedFact, Struct, dumps, fault, loads
 from keeper.margin.tree import STATE_TYPE, Tree, state_leaf
 from keeper.merkle import merkle_proof, merkle_root
@@ -117,3 +123,60 @@ def test_what_is_no_proof_file_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match="not a proof file"):
             loads(text)
+
+
+STRANGE = ["foo", "uint256[", "(", "uint256[99999999999]", "bytes33", "tuple", "uint7", "()", ""]
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+@pytest.mark.parametrize("part", ["fact", "header", "header_leaf"])
+def test_a_struct_of_strange_types_is_a_fault_and_no_crash(kind: str, part: str) -> None:
+    good = state_fact()
+    struct: Struct = getattr(good, part)
+    strange = replace(struct, type=struct.type.replace("uint64", kind, 1))
+    wrong = replace(good, **{part: strange})
+    assert fault(loads(dumps(wrong)), signed) is not None
+
+
+# --- keeper snapshot verify -----------------------------------------------------------------------
+
+SECRET = PrivateKey(keccak(b"group"))
+GROUP = SECRET.public_key_xonly.format()
+
+
+def certified(fact: SealedFact) -> SealedFact:
+    """Return a fact under a real BIP340 signature."""
+    message = seal_message(fact.network, fact.epoch, fact.view, fact.root)
+    raw = SECRET.sign_schnorr(message)
+    numbers = {"rx": raw[:32], "s": raw[32:], "group_key": GROUP}
+    return replace(fact, **{name: int.from_bytes(v, "big") for name, v in numbers.items()})
+
+
+def verified(path: Path, fact: SealedFact, key: bytes = GROUP) -> tuple[int, dict[str, object]]:
+    path.write_text(dumps(fact))
+    done = CliRunner().invoke(
+        snapshot_cli.app, ["verify", str(path), "--group-key", "0x" + key.hex(), "--json"]
+    )
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+    return done.exit_code, json.loads(done.output)
+
+
+def test_the_verb_proves_a_fact_under_the_key_one_trusts(tmp_path: Path) -> None:
+    good, path = certified(state_fact()), tmp_path / "proof"
+    code, said = verified(path, good)
+    assert (code, said["valid"], said["view"]) == (0, True, 9)
+    assert isinstance(said["fact"], dict)
+    assert said["fact"]["seq"] == 3
+    wrongs = [
+        (replace(good, s=good.s ^ 1), "signature"),
+        (replace(good, rx=2**300), "signature"),
+        (replace(good, group_key=0), "signature"),
+        (replace(good, proof=good.proof[:-1]), "not under"),
+        (replace(good, fact=replace(good.fact, type="State(")), "no struct type"),
+    ]
+    for wrong, word in wrongs:
+        code, said = verified(path, wrong)
+        assert (code, said["valid"]) == (1, False)
+        assert word in str(said["fault"])
+    code, said = verified(path, good, keccak(b"another committee"))
+    assert (code, said["fault"]) == (1, "it is sealed by another key than the one you trust")

@@ -1,9 +1,12 @@
 """Risk curves against brute force, the report's figures, its file, its plot and its verbs."""
 
 import json
+import random
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
+import msgpack
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -103,7 +106,7 @@ def test_the_report_adds_up() -> None:
     reading = cascade_reading(of, 5)
     assert (reading.bad_debt, reading.insurance) == (of.probe_bad_debt, 5)
     with pytest.raises(ValueError, match="depth"):
-        report(one.book, one.marks, PARAMETERS.breakers, 0)
+        report(one.book, one.marks, PARAMETERS.breakers, -1)
 
 
 def test_an_empty_book_has_a_report_and_a_plot() -> None:
@@ -196,3 +199,60 @@ def test_keeper_breaker_lists_and_explains(file: Path, tmp_path: Path) -> None:
     assert "governance lifts it" in told.output
     every = json.loads(runner.invoke(breaker_cli.app, ["explain", "--json"]).output)
     assert len(every) == 8
+
+
+# --- files of somebody else -----------------------------------------------------------------------
+
+ODD_VALUES = [0, -1, 2**63 - 1, -(2**63), 2**64 - 1, b"", bytes(32), None, True, 1.5, "x", [], {}]
+
+
+def spoiled(value: Any, draw: random.Random, share: float = 0.08) -> Any:
+    """Return a decoded file with some values exchanged and some bits flipped."""
+    if draw.random() < share:
+        return draw.choice(ODD_VALUES)
+    if isinstance(value, list):
+        return [spoiled(item, draw, share) for item in value]
+    if isinstance(value, bytes) and value and draw.random() < share:
+        raw = bytearray(value)
+        raw[draw.randrange(len(raw))] ^= 1 << draw.randrange(8)
+        return bytes(raw)
+    return value
+
+
+def test_a_spoiled_tick_is_an_error_with_words_and_nothing_else() -> None:
+    draw, refused = random.Random(8), 0
+    whole = msgpack.unpackb(dump.dump(tick(5)), strict_map_key=False)
+    inner = msgpack.unpackb(whole[6], strict_map_key=False)
+    for turn in range(600):
+        book = msgpack.packb(spoiled(inner, draw)) if turn % 2 else whole[6]
+        body = [spoiled(item, draw) for item in whole[2:]] if not turn % 2 else whole[2:]
+        parts = [*whole[:2], *body]
+        parts[6] = book if turn % 2 else parts[6]
+        raw = msgpack.packb(parts)
+        try:
+            risk_cli.reported(dump.load(raw), None, draw.choice(["python", "numpy"]))
+        except LocalError:
+            refused += 1
+    assert 100 < refused < 600
+
+
+def test_a_book_of_numbers_beyond_the_guards_is_refused() -> None:
+    one = tick(3)
+    one.book.size[1] = 2**62
+    with pytest.raises(ValueError, match="62 bits"):
+        books.load(books.dump(one.book))
+    one = tick(3)
+    one.book.scales[0] = 7
+    with pytest.raises(ValueError, match="scale"):
+        books.load(books.dump(one.book))
+
+
+def test_a_leg_without_a_price_is_told(tmp_path: Path) -> None:
+    one = tick(3)
+    bare = Marks({USDC: 10**8}, {}, PARAMETERS.margin, {A: 5})
+    path = tmp_path / "tick"
+    path.write_bytes(dump.dump(dump.TickFile(PARAMETERS, bare, one.book)))
+    for app, arguments in ((risk_cli.app, [str(path)]), (breaker_cli.app, ["list", str(path)])):
+        done = runner.invoke(app, arguments)
+        assert isinstance(done.exception, LocalError)
+        assert "ETH-USD" in done.exception.what
