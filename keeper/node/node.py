@@ -88,7 +88,7 @@ class Node:
         self.store = Store(config.store_file)
         self.archive = Archive(self.store)
         self.light_clients = {
-            chain.id: configured(chain.id, config.light_clients[chain.id])
+            chain.id: configured(chain.id, config.light_clients[chain.id], self.store)
             for chain in network.chains
             if chain.id in config.light_clients
         }
