@@ -205,7 +205,7 @@ class EvmChain:
         async def newest(rpc: Rpc) -> Header:
             return self._header(rpc, await rpc.call("eth_getBlockByNumber", [tag, False]))
 
-        answers = await self.endpoints.poll(newest)
+        answers = await self.endpoints.poll(newest, enough=quorum)
         if len(answers) < quorum:
             down = [each.last_error for each in self.endpoints.health if each.failures]
             raise RemoteFault(
@@ -381,7 +381,7 @@ class EvmChain:
             ran = _simulation(rpc, output)
             if not ran.ok or isinstance(gas, RpcError):
                 return ran if not ran.ok else _simulation(rpc, gas)
-            return Simulation(True, ran.output, _decoded(rpc, lambda: codec.quantity(gas)))
+            return Simulation(True, ran.output, _decoded(rpc, lambda: codec.count(gas)))
 
         answer: Simulation = await self._at(ref, fetch)
         return answer
@@ -408,7 +408,7 @@ class EvmChain:
 
         async def fetch(rpc: Rpc) -> int:
             found = await rpc.call("eth_getTransactionCount", params)
-            return _decoded(rpc, lambda: codec.quantity(found))
+            return _decoded(rpc, lambda: codec.count(found))
 
         answer: int = await self._at(ref, fetch)
         return answer
@@ -416,7 +416,12 @@ class EvmChain:
     # transactions ----------------------------------------------------------------------------
 
     async def fees(self) -> Fees:
-        """Return the next block's base fee and the median tip of late; a hint, to be capped."""
+        """Return the next block's base fee and the usual tip: hints, each the endpoints' median.
+
+        One of two or three endpoints can neither stop a lane by a price that no cap allows, nor
+        make it offer nothing: of an even number, the lower median counts, and the agreed head's
+        own base fee is below no offer (`fees.cautious`).
+        """
 
         async def fetch(rpc: Rpc) -> Fees:
             found = await rpc.call("eth_feeHistory", [hex(_FEE_BLOCKS), "latest", [50]])
@@ -431,7 +436,14 @@ class EvmChain:
 
             return _decoded(rpc, read)
 
-        return await self.endpoints.ask(fetch)
+        answers = await self.endpoints.poll(fetch, enough=self.endpoints.quorum)
+        if not answers:
+            raise RemoteFault("endpoints", Reason.ENDPOINT_DOWN, "nobody tells the fees")
+        middle = (len(answers) - 1) // 2
+        bases, tips = (
+            sorted(each) for each in zip(*[(f.base, f.tip) for _, f in answers], strict=True)
+        )
+        return Fees(bases[middle], tips[middle])
 
     async def submit(self, raw: bytes) -> bytes:
         """Broadcast a signed transaction to every endpoint and return its hash."""
@@ -448,7 +460,7 @@ class EvmChain:
                 refusals.append(answer.detail)
         if (await self.known([transaction]))[0]:
             return transaction
-        if len(refusals) < len(answers):
+        if len(refusals) < len(self.endpoints.health):
             raise RemoteFault("endpoints", Reason.ENDPOINT_DOWN, f"broadcast: {answers}")
         raise RemoteFault("endpoints", Reason.TX_REFUSED, refusals[0])
 
@@ -457,7 +469,9 @@ class EvmChain:
         if not transactions:
             return ()
         requests = [("eth_getTransactionByHash", [codec.to_hex(each)]) for each in transactions]
-        answers = await self.endpoints.poll(lambda rpc: rpc.batch(requests))
+        answers = await self.endpoints.poll(
+            lambda rpc: rpc.batch(requests), enough=self.endpoints.quorum
+        )
         if not answers:
             raise RemoteFault("endpoints", Reason.ENDPOINT_DOWN, "nobody answers")
         rows = [row for _, row in answers]

@@ -277,7 +277,7 @@ class Executor:
         nonce_final = 0
         if any(r is None and (t.nonce or 0) < nonce for t, r in zip(tasks, receipts, strict=True)):
             nonce_final = await chain.nonce(address, final.ref)
-        market = await chain.fees()
+        market = fees.cautious(await chain.fees(), head.base_fee)
         for task, receipt in zip(tasks, receipts, strict=True):
             facts = lanes.Facts(
                 head.ref.number,
@@ -344,7 +344,7 @@ class Executor:
 
     async def _start(self, lane: _Lane, planned: Sequence[Task], room: int, head: Header) -> None:
         """Give nonces to planned tasks that still make sense, in order, then send them."""
-        market = await lane.chain.fees()
+        market = fees.cautious(await lane.chain.fees(), head.base_fee)
         opening = fees.first(lane.schedule, market)
         ran = await self._simulations([task.intent for task in planned[: max(room, 0)]])
         nonce = max(

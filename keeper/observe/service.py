@@ -113,9 +113,14 @@ class Watcher:
         """Return the headers after an indexed block up to `ref`, oldest first."""
         headers: list[Header] = []
         wanted = ref.hash
-        while not headers or headers[-1].ref.number > number + 1:
-            headers.append(await self._header(wanted))
-            wanted = headers[-1].parent
+        for height in range(ref.number, number, -1):
+            header = await self._header(wanted)
+            if header.ref.number != height:
+                raise RemoteFault(
+                    f"chain {self.spec.id}", Reason.MALFORMED, f"{header.ref} is not block {height}"
+                )
+            headers.append(header)
+            wanted = header.parent
         if wanted != block_hash:
             raise RemoteFault(
                 f"chain {self.spec.id}",

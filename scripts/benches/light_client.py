@@ -29,7 +29,8 @@ def _cpu_ms(run: Callable[[], object]) -> float:
     return (time.process_time() - start) * 1e3
 
 
-def _updates(ok: list[bool]) -> None:
+def updates(ok: list[bool]) -> None:
+    """Bootstrap, then updates cold and warm, each from its bytes to the verdict."""
     world = World(SIZE, slots_per_epoch=8, epochs_per_period=64)
     world.grow(30)
     root = world.final().root
@@ -78,7 +79,7 @@ def _output(l1: Anchor, rollup: Rollup, proof: OutputProof) -> None:
 def main() -> None:
     """Print every figure."""
     ok: list[bool] = []
-    _updates(ok)
+    updates(ok)
     l1, proof, _ = rollup_case()
     _output(l1, ROLLUP, proof)
     if not all(ok):
