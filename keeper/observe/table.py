@@ -7,18 +7,22 @@ root hashes 256 buckets, so a block that changes a few keys re-hashes a few buck
 
     root = keccak(b₀ ‖ … ‖ b₂₅₅)      bᵢ = keccak of the sorted (key, value) pairs of bucket i, or 0
 
-A table is a value: `apply` returns a new one that shares every untouched bucket.
+A table is a value: `apply` returns a new one that shares every untouched bucket. Beside the buckets
+it holds the same records by event, in order (`rows.py`): reading one event does not pass over the
+others.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from keeper.hashing import keccak
+from keeper.observe.rows import Row, Rows
 
 BUCKETS = 256
 """One byte of a key's hash: a block with few changes stays cheap, and an empty table is small."""
 
 _EMPTY_BUCKET = bytes(32)
+_NONE = Rows()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ class Table:
 
     buckets: tuple[Mapping[bytes, bytes], ...]
     hashes: tuple[bytes, ...]
+    events: Mapping[bytes, Rows] = field(default_factory=dict)
 
     @property
     def root(self) -> bytes:
@@ -60,35 +65,32 @@ class Table:
     def apply(self, logs: Iterable[Log]) -> "Table":
         """Return the table after these logs, in order."""
         touched: dict[int, dict[bytes, bytes]] = {}
+        changes: dict[bytes, dict[tuple[bytes, ...], bytes]] = {}
         for log in logs:
-            index = keccak(log.key)[0]
+            key = log.key
+            index = keccak(key)[0]
             if index not in touched:
                 touched[index] = dict(self.buckets[index])
-            touched[index][log.key] = log.data
+            touched[index][key] = log.data
+            changes.setdefault(log.address + b"".join(log.topics[:1]), {})[log.topics[1:]] = (
+                log.data
+            )
         if not touched:
             return self
         buckets, hashes = list(self.buckets), list(self.hashes)
         for index, bucket in touched.items():
             buckets[index], hashes[index] = bucket, _bucket_hash(bucket)
-        return Table(tuple(buckets), tuple(hashes))
+        events = {name: self.events.get(name, _NONE).updated(c) for name, c in changes.items()}
+        return Table(tuple(buckets), tuple(hashes), {**self.events, **events})
 
     def get(self, address: bytes, *topics: bytes) -> bytes | None:
         """Return the data of the last event with exactly these topics, or None."""
         key = address + b"".join(topics)
         return self.buckets[keccak(key)[0]].get(key)
 
-    def records(self, address: bytes, topic: bytes) -> Iterator[tuple[tuple[bytes, ...], bytes]]:
+    def records(self, address: bytes, topic: bytes) -> Iterator[Row]:
         """Yield (indexed topics after the first, data) of one event of one contract, sorted."""
-        prefix = address + topic
-        found = [
-            (key, value)
-            for bucket in self.buckets
-            for key, value in bucket.items()
-            if key.startswith(prefix)
-        ]
-        for key, value in sorted(found):
-            rest = key[len(prefix) :]
-            yield tuple(rest[i : i + 32] for i in range(0, len(rest), 32)), value
+        return iter(self.events.get(address + topic, _NONE))
 
     def __len__(self) -> int:
         return sum(len(bucket) for bucket in self.buckets)
