@@ -2,9 +2,11 @@
 
     Chain.run ─▶ Finalized(ref) ─▶ headers back to the newest indexed block, by parent hash
                                 └▶ their logs, one block at a time ─▶ AccountIndex
-    tick ─▶ latestRoundData of every feed at the head ─▶ SeenPrice
+    refresh ─▶ latestRoundData of every feed at the head ─▶ prices
 
 A keeper that starts late folds all history up to the final block at once, and follows from there.
+A price carries the time it was published, so an old answer is no lie: whoever cannot wait for a
+read takes the last one, and the read goes on.
 """
 
 from collections.abc import Sequence
@@ -23,7 +25,7 @@ from keeper.chain.port import (
     Level,
     Stalled,
 )
-from keeper.errors import LocalError, RemoteFault
+from keeper.errors import RemoteFault
 from keeper.hashing import keccak
 from keeper.network import ChainSpec
 from keeper.observe.accounts import AccountIndex
@@ -53,16 +55,20 @@ class Watcher:
         self.index = AccountIndex(spec.id)
         self.moved = trio.Event()
         self.trouble = ""
+        self.prices: tuple[SeenPrice, ...] = ()
+        self._wanted, self._read = trio.Event(), trio.Event()
         self._decimals: dict[bytes, int] = {}
         self._addresses = tuple(address for _, address in spec.contracts)
 
     async def run(self) -> None:
-        """Follow the chain until cancelled."""
-        while True:
-            await self.chain.run(self._take)
-            self.trouble = "the chain went back beyond what it had made final"
-            log.error("deep_reorg", chain=self.spec.id)
-            await trio.sleep(RETRY_S)
+        """Follow the chain and its feeds until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow_feeds)
+            while True:
+                await self.chain.run(self._take)
+                self.trouble = "the chain went back beyond what it had made final"
+                log.error("deep_reorg", chain=self.spec.id)
+                await trio.sleep(RETRY_S)
 
     async def _take(self, event: ChainEvent) -> None:
         match event:
@@ -136,18 +142,33 @@ class Watcher:
             raise RemoteFault(f"chain {self.spec.id}", Reason.MISSING_BLOCK, block_hash.hex())
         return header
 
-    async def prices(self) -> tuple[SeenPrice, ...]:
-        """Return what every feed of this chain says at its head; none while it cannot be read."""
-        if not self.spec.feeds:
-            return ()
-        try:
-            head = await self.chain.head(Level.UNSAFE)
-            await self._learn_decimals(head.ref)
-            calls = [Call(feed.address, LATEST_ROUND) for feed in self.spec.feeds]
-            answers = await self.chain.calls(calls, head.ref)
-        except RemoteFault as fault:
-            self.trouble = str(fault)
-            return ()
+    async def refresh(self) -> None:
+        """Return once `prices` is what the feeds say now, or they were found not to answer.
+
+        Safe to cancel: the read goes on, and the next caller has its answer.
+        """
+        if self.spec.feeds:
+            done = self._read
+            self._wanted.set()
+            await done.wait()
+
+    async def _follow_feeds(self) -> None:
+        while True:
+            await self._wanted.wait()
+            self._wanted = trio.Event()
+            try:
+                self.prices = await self._feeds()
+            except RemoteFault as fault:
+                self.trouble = str(fault)
+            self._read.set()
+            self._read = trio.Event()
+
+    async def _feeds(self) -> tuple[SeenPrice, ...]:
+        """Return what every feed of this chain says at its head."""
+        head = await self.chain.head(Level.UNSAFE)
+        await self._learn_decimals(head.ref)
+        calls = [Call(feed.address, LATEST_ROUND) for feed in self.spec.feeds]
+        answers = await self.chain.calls(calls, head.ref)
         seen = []
         for feed, answer in zip(self.spec.feeds, answers, strict=True):
             if not answer.ok or len(answer.output) != 5 * 32:
@@ -164,12 +185,14 @@ class Watcher:
         if self._decimals:
             return
         calls = [Call(feed.address, DECIMALS) for feed in self.spec.feeds]
+        learned: dict[bytes, int] = {}
         for feed, answer in zip(self.spec.feeds, await self.chain.calls(calls, ref), strict=True):
             decimals = int.from_bytes(answer.output, "big") if answer.ok else -1
             if not 0 <= decimals <= 36:
-                raise LocalError(
-                    f"the feed 0x{feed.address.hex()} on chain {self.spec.id} has no decimals()",
-                    where="network.json",
-                    remedy="check the feed's address with whoever deployed the network",
+                raise RemoteFault(
+                    f"chain {self.spec.id}",
+                    Reason.MALFORMED,
+                    f"the feed 0x{feed.address.hex()} has no decimals(): is its address right?",
                 )
-            self._decimals[feed.address] = decimals
+            learned[feed.address] = decimals
+        self._decimals = learned
