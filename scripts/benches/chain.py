@@ -29,8 +29,8 @@ from keeper.chain.port import BlockRef
 from keeper.devnet.chains import AnvilSpec, ensure_anvil, mnemonic_key, run_anvil
 from keeper.execute.fees import Offer
 from keeper.execute.intent import Intent, Lane
+from keeper.execute.journal import Journal
 from keeper.execute.ledger import Ledger, Planned
-from keeper.execute.service import Journal
 from keeper.execute.signer import Envelope, Signer
 from keeper.hashing import keccak, type_hash
 from keeper.observe.accounts import AccountIndex
