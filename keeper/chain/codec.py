@@ -1,4 +1,4 @@
-"""JSON-RPC values to ours: strict, so a malformed answer is the endpoint's fault and never ours.
+"""JSON-RPC values to ours and back: strict, so a malformed answer is the fault of its endpoint.
 
 A block header's hash is recomputed from its fields, so no endpoint can change one field of it.
 """
@@ -8,7 +8,7 @@ from itertools import takewhile
 from typing import Any
 
 from keeper.chain import mpt, rlp
-from keeper.chain.port import AccountProof, BlockRef, Header, Log, Receipt
+from keeper.chain.port import AccountProof, BlockRef, Call, Header, Log, Receipt
 from keeper.hashing import keccak
 from keeper.units import BlockNumber, ChainId, Timestamp, Wei
 
@@ -202,3 +202,28 @@ def account_proof(at: Header, address: bytes, slots: Sequence[int], found: Any) 
         for slot, proof in zip(slots, slot_nodes, strict=True)
     ]
     return AccountProof(at.ref, address, nonce, Wei(balance), code, storage, tuple(values))
+
+
+def pin(at: BlockRef) -> dict[str, Any]:
+    """Return the EIP-1898 parameter: this block or an error."""
+    return {"blockHash": to_hex(at.hash), "requireCanonical": True}
+
+
+def message(call: Call) -> dict[str, str]:
+    """Return the parameter of a call or an estimate."""
+    fields = {
+        "from": to_hex(call.sender),
+        "to": to_hex(call.to),
+        "data": to_hex(call.data),
+    }
+    if call.value:
+        fields["value"] = hex(call.value)
+    return fields
+
+
+def log_filter(addresses: Sequence[bytes], topics: Sequence[bytes]) -> dict[str, Any]:
+    """Return a log query, but for its blocks."""
+    query: dict[str, Any] = {"address": [to_hex(each) for each in addresses]}
+    if topics:
+        query["topics"] = [[to_hex(topic) for topic in topics]]
+    return query
