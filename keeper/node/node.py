@@ -94,7 +94,12 @@ class Node:
         }
         finality = {chain: client.finality for chain, client in self.light_clients.items()}
         self.chains: dict[ChainId, Chain] = {
-            chain.id: EvmChain(chain.id, config.endpoints[chain.id], finality.get(chain.id))
+            chain.id: EvmChain(
+                chain.id,
+                config.endpoints[chain.id],
+                finality.get(chain.id),
+                prove_logs=chain.id in finality,
+            )
             for chain in network.chains
         }
         self.watchers = {

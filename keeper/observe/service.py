@@ -4,6 +4,8 @@
                                 └▶ their logs, one block at a time ─▶ AccountIndex
     refresh ─▶ latestRoundData of every feed at the head ─▶ prices
 
+    now and then ─▶ a share of the index, proven (`audit.py`) ─▶ distrusted where it is wrong
+
 A keeper that starts late folds all history up to the final block at once, and follows from there.
 A price carries the time it was published, so an old answer is no lie: whoever cannot wait for a
 read takes the last one, and the read goes on.
@@ -29,6 +31,7 @@ from keeper.errors import RemoteFault
 from keeper.hashing import keccak
 from keeper.network import ChainSpec
 from keeper.observe.accounts import AccountIndex
+from keeper.observe.audit import Auditor
 from keeper.observe.observation import SeenPrice
 from keeper.observe.table import Log
 from keeper.reasons import Reason
@@ -38,6 +41,8 @@ log = structlog.get_logger(__name__)
 
 LATEST_ROUND = keccak(b"latestRoundData()")[:4]
 DECIMALS = keccak(b"decimals()")[:4]
+AUDIT_S = 10.0
+"""Between two shares of the index that are proven: a proof of 256 slots is a heavy question."""
 RETRY_S = 0.5
 """Pause after an endpoint's fault: half a block of the fastest chain we watch."""
 
@@ -54,19 +59,26 @@ class Watcher:
         self.spec, self.chain = spec, chain
         self.index = AccountIndex(spec.id)
         self.moved = trio.Event()
-        self.trouble = ""
         self.prices: tuple[SeenPrice, ...] = ()
         self._wanted, self._read = trio.Event(), trio.Event()
+        self._auditor = Auditor(spec, chain)
+        self._trouble, self._wrong, self._unproven = "", "", ""
         self._decimals: dict[bytes, int] = {}
         self._addresses = tuple(address for _, address in spec.contracts)
+
+    @property
+    def trouble(self) -> str:
+        """What an operator should know, or nothing."""
+        return self._wrong or self._trouble
 
     async def run(self) -> None:
         """Follow the chain and its feeds until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._follow_feeds)
+            nursery.start_soon(self._audit)
             while True:
                 await self.chain.run(self._take)
-                self.trouble = "the chain went back beyond what it had made final"
+                self._trouble = "the chain went back beyond what it had made final"
                 log.error("deep_reorg", chain=self.spec.id)
                 await trio.sleep(RETRY_S)
 
@@ -75,12 +87,12 @@ class Watcher:
             case Finalized(ref):
                 await self._index_up_to(ref)
             case Stalled(_, seconds, why):
-                self.trouble = f"no new block for {seconds} s: {why}"
+                self._trouble = f"no new block for {seconds} s: {why}"
                 log.warning("chain_stalled", chain=self.spec.id, seconds=seconds, why=why)
             case DeepReorg(ref):
-                self.trouble = f"reorg below finality at {ref}"
+                self._trouble = f"reorg below finality at {ref}"
             case _:
-                self.trouble = ""
+                self._trouble = ""
 
     async def _index_up_to(self, ref: BlockRef) -> None:
         """Take every final block up to `ref`, asking again until an endpoint answers."""
@@ -93,11 +105,11 @@ class Watcher:
                     for header in await self._headers_after(newest.number, newest.hash, ref):
                         await self._append(header)
             except RemoteFault as fault:
-                self.trouble = str(fault)
+                self._trouble = str(fault)
                 log.warning("index_waits", chain=self.spec.id, error=str(fault))
                 await trio.sleep(RETRY_S)
             else:
-                self.trouble = ""
+                self._trouble = ""
                 return
 
     async def _begin(self, ref: BlockRef) -> None:
@@ -142,6 +154,26 @@ class Watcher:
             raise RemoteFault(f"chain {self.spec.id}", Reason.MISSING_BLOCK, block_hash.hex())
         return header
 
+    async def _audit(self) -> None:
+        """Prove a share of the index now and then; stop believing it once it is wrong."""
+        while not self._wrong:
+            await trio.sleep(AUDIT_S)
+            newest = self.index.newest
+            if newest is None:
+                continue
+            try:
+                header = await self._header(newest.hash)
+                wrong = await self._auditor.check(newest.table, header)
+            except RemoteFault as fault:
+                if self._unproven != str(fault):
+                    self._unproven = str(fault)
+                    log.warning("index_unproven", chain=self.spec.id, error=self._unproven)
+                continue
+            if wrong:
+                self.index.distrusted = True
+                self._wrong = f"the logs of this chain are not its state: {wrong[0]}"
+                log.error("index_wrong", chain=self.spec.id, block=newest.number, wrong=wrong)
+
     async def refresh(self) -> None:
         """Return once `prices` is what the feeds say now, or they were found not to answer.
 
@@ -159,7 +191,7 @@ class Watcher:
             try:
                 self.prices = await self._feeds()
             except RemoteFault as fault:
-                self.trouble = str(fault)
+                self._trouble = str(fault)
             self._read.set()
             self._read = trio.Event()
 
