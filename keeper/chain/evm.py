@@ -208,7 +208,7 @@ class EvmChain:
             logs = _decoded(rpc, lambda: codec.logs(self.id, _raised(found)))
             if any(log.block != at for log in logs):
                 raise RemoteFault(rpc.name, Reason.ENDPOINT_LIED, "logs of another block")
-            return logs
+            return _wanted(rpc, logs, addresses, topics)
 
         logs = await self.endpoints.agree(fetch)
         if logs is None:
@@ -260,7 +260,11 @@ class EvmChain:
 
             async def fetch(rpc: Rpc, query: dict[str, Any] = query) -> tuple[Log, ...]:
                 found = await rpc.call("eth_getLogs", [query])
-                return _decoded(rpc, lambda: codec.logs(self.id, found))
+                logs = _decoded(rpc, lambda: codec.logs(self.id, found))
+                low, high = (codec.quantity(query[end]) for end in ("fromBlock", "toBlock"))
+                if any(not low <= log.block.number <= high for log in logs):
+                    raise RemoteFault(rpc.name, Reason.ENDPOINT_LIED, "logs of other blocks")
+                return _wanted(rpc, logs, addresses, topics)
 
             logs += await self.endpoints.agree(fetch)
         await self._check_canonical(last)
@@ -433,6 +437,18 @@ class EvmChain:
     async def aclose(self) -> None:
         """Close all connections."""
         await self.endpoints.aclose()
+
+
+def _wanted(
+    rpc: Rpc, logs: tuple[Log, ...], addresses: Sequence[bytes], topics: Sequence[bytes]
+) -> tuple[Log, ...]:
+    """Return the logs if all of them were asked for."""
+    if any(
+        log.address not in addresses or (topics and log.topics[:1] not in [(t,) for t in topics])
+        for log in logs
+    ):
+        raise RemoteFault(rpc.name, Reason.ENDPOINT_LIED, "logs that nobody asked for")
+    return logs
 
 
 def _spans(first: int, last: int) -> Iterator[tuple[int, int]]:

@@ -21,6 +21,9 @@ from keeper.units import ChainId
 
 _STRIDE = 64
 """Blocks fetched in one batch when catching up."""
+_LEAST_S = 0.1
+"""From one look to the next, however often we are poked: an endpoint that cries wolf would have us
+ask all the others without end."""
 
 
 class Headers(Protocol):
@@ -74,7 +77,7 @@ class Follower:
         """Follow until cancelled; return only after a DeepReorg beyond the window."""
         moved, stalled, why = trio.current_time(), False, ""
         while True:
-            self._hint = trio.Event()
+            self._hint, began = trio.Event(), trio.current_time()
             try:
                 if await self._step(emit):
                     moved, stalled = trio.current_time(), False
@@ -89,6 +92,7 @@ class Follower:
                 await emit(Stalled(self._chain, int(quiet), why))
             with trio.move_on_after(self._poll_s):
                 await self._hint.wait()
+                await trio.sleep_until(began + _LEAST_S)
 
     async def _step(self, emit: Emit) -> bool:
         """Move to the agreed head and emit what that means; return whether anything moved."""

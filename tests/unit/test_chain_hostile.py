@@ -12,14 +12,14 @@ import trio.testing
 from keeper.chain import codec
 from keeper.chain.evm import EvmChain
 from keeper.chain.finality import Anchored, Depth
-from keeper.chain.port import Fees, Level
+from keeper.chain.port import ChainEvent, Fees, Level
 from keeper.chain.rpc import Request, RpcError, down
 from keeper.chain.tracker import Tracker, Wants
 from keeper.errors import RemoteFault
 from keeper.execute import fees
 from keeper.hashing import keccak
 from keeper.reasons import Reason
-from keeper.units import ChainId, Wei
+from keeper.units import BlockNumber, ChainId, Wei
 from tests.support.light_client import execution_block
 
 CHAIN = ChainId(7)
@@ -229,6 +229,71 @@ async def test_a_refusal_and_a_silence_are_no_refusal(
         with pytest.raises(RemoteFault) as caught:
             await chain.submit(b"raw")
         assert caught.value.reason is reason
+
+
+async def test_an_endpoint_that_cries_wolf_is_not_obeyed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    endpoint = Scripted("a", {"eth_getBlockByNumber": numbered(5, bytes(32))})
+    chain = chain_of(endpoint)
+
+    async def cry() -> None:
+        while True:
+            chain.poke()
+            await trio.sleep(0.001)
+
+    async def emit(event: ChainEvent) -> None: ...
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(chain.run, emit)
+        nursery.start_soon(cry)
+        await trio.sleep(1.0)
+        asked = len(endpoint.asked)
+        await trio.sleep(10.0)
+        assert 90 < len(endpoint.asked) - asked < 110, "ten looks a second"
+        nursery.cancel_scope.cancel()
+
+
+# logs ------------------------------------------------------------------------------------------
+
+OURS, STRANGER, TOPIC = b"\xaa" * 20, b"\xbb" * 20, b"\x07" * 32
+
+
+def logged(**changes: Any) -> dict[str, Any]:
+    entry = {
+        "blockHash": BLOCK["hash"],
+        "blockNumber": BLOCK["number"],
+        "logIndex": "0x0",
+        "transactionHash": "0x" + "aa" * 32,
+        "address": codec.to_hex(OURS),
+        "topics": [codec.to_hex(TOPIC)],
+        "data": "0x",
+    }
+    return entry | changes
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"address": codec.to_hex(STRANGER)},
+        {"topics": ["0x" + "08" * 32]},
+        {"topics": []},
+        {"blockNumber": "0x6"},
+        {"blockHash": "0x" + "09" * 32},
+    ],
+)
+async def test_logs_that_nobody_asked_for_are_a_lie(changes: dict[str, Any]) -> None:
+    endpoint = Scripted("a", {"eth_getBlockByHash": BLOCK, "eth_getBlockByNumber": BLOCK})
+    chain, at = chain_of(endpoint), codec.header(CHAIN, BLOCK).ref
+    endpoint.answers["eth_getLogs"] = [logged()]
+    assert len(await chain.logs([OURS], at, [TOPIC])) == 1
+    assert len(await chain.history([OURS], BlockNumber(1), at, [TOPIC])) == 1
+    endpoint.answers["eth_getLogs"] = [logged(), logged(**changes)]
+    with pytest.raises(RemoteFault):
+        await chain.logs([OURS], at, [TOPIC])
+    if "blockHash" not in changes:
+        with pytest.raises(RemoteFault):
+            await chain.history([OURS], BlockNumber(1), at, [TOPIC])
 
 
 # finality --------------------------------------------------------------------------------------
