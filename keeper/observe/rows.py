@@ -37,7 +37,9 @@ class Rows:
         for topics, data in changes.items():
             touched.setdefault(bisect_right(bounds, topics), {})[topics] = data
         for at in sorted(touched, reverse=True):
-            rows = sorted((dict(pieces[at]) | touched[at]).items())
+            rows = list((dict(pieces[at]) | touched[at]).items())
+            if len(rows) > len(pieces[at]):  # a replaced row keeps its place
+                rows.sort()
             size = PIECE if len(rows) > 2 * PIECE else len(rows)
             pieces[at : at + 1] = [
                 tuple(rows[first : first + size]) for first in range(0, len(rows), size)
