@@ -1,13 +1,14 @@
-"""JSON-RPC values to ours: strict, so a malformed answer is the endpoint's fault and never ours.
+"""JSON-RPC values to ours and back: strict, so a malformed answer is the fault of its endpoint.
 
 A block header's hash is recomputed from its fields, so no endpoint can change one field of it.
 """
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 from keeper.chain import mpt, rlp
-from keeper.chain.port import AccountProof, BlockRef, Header, Log, Receipt
+from keeper.chain.port import AccountProof, BlockRef, Call, Header, Log, Receipt
 from keeper.hashing import keccak
 from keeper.units import BlockNumber, ChainId, Timestamp, Wei
 
@@ -16,11 +17,27 @@ def quantity(value: Any) -> int:
     """Return the integer of a hex quantity.
 
     Raises:
-        ValueError: it is no "0x…" string.
+        ValueError: it is no "0x…" string, or more than the 256 bits that a chain can count to.
     """
-    if not isinstance(value, str) or not value.startswith("0x"):
-        raise ValueError(f"expected a hex quantity, got {value!r}")
+    if not isinstance(value, str) or not value.startswith("0x") or len(value) > 2 + 64:
+        raise ValueError(f"expected a hex quantity, got {value!r:.80}")
     return int(value, 16)
+
+
+_COUNT_LIMIT = 1 << 63
+"""Heights, times and gas fit into 63 bits, as databases keep them; more is made up."""
+
+
+def count(value: Any) -> int:
+    """Return a block's number, time or gas.
+
+    Raises:
+        ValueError: it is no quantity below 2**63.
+    """
+    number = quantity(value)
+    if number >= _COUNT_LIMIT:
+        raise ValueError(f"{value} is too large")
+    return number
 
 
 def data(value: Any, length: int | None = None) -> bytes:
@@ -30,7 +47,7 @@ def data(value: Any, length: int | None = None) -> bytes:
         ValueError: it is no "0x…" string of whole bytes, or has another length.
     """
     if not isinstance(value, str) or not value.startswith("0x"):
-        raise ValueError(f"expected hex data, got {value!r}")
+        raise ValueError(f"expected hex data, got {value!r:.80}")
     raw = bytes.fromhex(value[2:])
     if length is not None and len(raw) != length:
         raise ValueError(f"expected {length} bytes, got {len(raw)}")
@@ -65,8 +82,10 @@ def _field(block: dict[str, Any], name: str, length: int | None) -> bytes:
 def header_rlp(block: dict[str, Any]) -> bytes:
     """Return the RLP of a block header as JSON-RPC shows it."""
     fields = [_field(block, name, length) for name, length in _HEADER]
-    fields += [_field(block, name, length) for name, length in _FORKS if block.get(name)]
-    return rlp.encode(fields)
+    forks = list(takewhile(lambda field: block.get(field[0]), _FORKS))
+    if any(block.get(name) for name, _ in _FORKS[len(forks) :]):
+        raise ValueError("a later fork's field without an earlier one's")
+    return rlp.encode(fields + [_field(block, name, length) for name, length in forks])
 
 
 def header(chain: ChainId, block: Any) -> Header:
@@ -80,14 +99,14 @@ def header(chain: ChainId, block: Any) -> Header:
         if keccak(header_rlp(block)) != claimed:
             raise ValueError(f"header fields do not hash to {claimed.hex()}")
         return Header(
-            BlockRef(chain, BlockNumber(quantity(block["number"])), claimed),
+            BlockRef(chain, BlockNumber(count(block["number"])), claimed),
             data(block["parentHash"], 32),
-            Timestamp(quantity(block["timestamp"])),
+            Timestamp(count(block["timestamp"])),
             data(block["stateRoot"], 32),
             data(block["receiptsRoot"], 32),
             Wei(quantity(block.get("baseFeePerGas") or "0x0")),
-            quantity(block["gasLimit"]),
-            quantity(block["gasUsed"]),
+            count(block["gasLimit"]),
+            count(block["gasUsed"]),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"block lacks a field: {error}") from error
@@ -118,11 +137,11 @@ def logs(chain: ChainId, entries: Any) -> tuple[Log, ...]:
         place = entry["blockHash"], entry["blockNumber"]
         block = blocks.get(place)
         if block is None:
-            number = BlockNumber(quantity(place[1]))
+            number = BlockNumber(count(place[1]))
             block = blocks[place] = BlockRef(chain, number, fixed(place[0], 32))
         return Log(
             block,
-            quantity(entry["logIndex"]),
+            count(entry["logIndex"]),
             fixed(entry["transactionHash"], 32),
             fixed(entry["address"], 20),
             tuple([fixed(topic, 32) for topic in entry["topics"]]),
@@ -146,13 +165,13 @@ def receipt(chain: ChainId, entry: Any) -> Receipt:
     """
     try:
         block = BlockRef(
-            chain, BlockNumber(quantity(entry["blockNumber"])), data(entry["blockHash"], 32)
+            chain, BlockNumber(count(entry["blockNumber"])), data(entry["blockHash"], 32)
         )
         return Receipt(
             data(entry["transactionHash"], 32),
             block,
             quantity(entry["status"]) == 1,
-            quantity(entry["gasUsed"]),
+            count(entry["gasUsed"]),
             Wei(quantity(entry["effectiveGasPrice"])),
             logs(chain, entry["logs"]),
         )
@@ -183,3 +202,28 @@ def account_proof(at: Header, address: bytes, slots: Sequence[int], found: Any) 
         for slot, proof in zip(slots, slot_nodes, strict=True)
     ]
     return AccountProof(at.ref, address, nonce, Wei(balance), code, storage, tuple(values))
+
+
+def pin(at: BlockRef) -> dict[str, Any]:
+    """Return the EIP-1898 parameter: this block or an error."""
+    return {"blockHash": to_hex(at.hash), "requireCanonical": True}
+
+
+def message(call: Call) -> dict[str, str]:
+    """Return the parameter of a call or an estimate."""
+    fields = {
+        "from": to_hex(call.sender),
+        "to": to_hex(call.to),
+        "data": to_hex(call.data),
+    }
+    if call.value:
+        fields["value"] = hex(call.value)
+    return fields
+
+
+def log_filter(addresses: Sequence[bytes], topics: Sequence[bytes]) -> dict[str, Any]:
+    """Return a log query, but for its blocks."""
+    query: dict[str, Any] = {"address": [to_hex(each) for each in addresses]}
+    if topics:
+        query["topics"] = [[to_hex(topic) for topic in topics]]
+    return query

@@ -2,6 +2,7 @@
 
     ask      best ranked first; the next one joins when it is late; the first good answer wins
     agree    all are asked; `quorum` equal *decoded* answers win, whoever differs is counted a liar
+    poll     all are asked; with enough answers nobody waits long for the rest
     tell     everybody gets it (broadcast); one acceptance is enough
 
 Rank is the moving average of answer times (EWMA). After some failures in a row the circuit opens:
@@ -196,35 +197,67 @@ class Endpoints:
             raise value
         return value
 
-    async def poll(self, action: Callable[[Rpc], Awaitable[T]]) -> list[tuple[Health, T]]:
-        """Return every endpoint's answer, where it gives one."""
+    async def poll(
+        self, action: Callable[[Rpc], Awaitable[T]], enough: int | None = None
+    ) -> list[tuple[Health, T]]:
+        """Return the endpoints' answers: everybody's, or `enough` and what comes in time then.
+
+        Args:
+            action: what to ask.
+            enough: answers after which the others get as long as `ask` waits before it hedges; an
+                endpoint whose circuit is open is not waited for at all.
+        """
         answers: list[tuple[Health, T]] = []
+        waited = {id(each) for each in self.health if each.open_until <= trio.current_time()}
+        needed = len(self.health) if enough is None else enough
+        full, all_in = trio.Event(), trio.Event()
 
         async def one(each: Health) -> None:
             try:
                 answers.append((each, await self._attempt(each, action)))
             except RemoteFault as fault:
                 each.last_error = str(fault)
+            waited.discard(id(each))
+            if len(answers) >= needed:
+                full.set()
+                if not waited:
+                    all_in.set()
 
-        async with trio.open_nursery() as nursery:
-            for each in self.health:
-                nursery.start_soon(one, each)
+        async def hurry(scope: trio.CancelScope) -> None:
+            await full.wait()
+            slowest = max(each.latency_s for each, _ in answers)
+            with trio.move_on_after(max(_HEDGE_FLOOR_S, _HEDGE_FACTOR * slowest)):
+                await all_in.wait()
+            scope.cancel()
+
+        async with trio.open_nursery() as hurried:
+            hurried.start_soon(hurry, hurried.cancel_scope)
+            async with trio.open_nursery() as asked:
+                for each in self.health:
+                    asked.start_soon(one, each)
+            hurried.cancel_scope.cancel()
+        for each in self.health:
+            if id(each) in waited:
+                self._failed(each, "answers later than the others")
         return answers
 
     async def tell(self, method: str, params: Sequence[Any]) -> list[Any]:
-        """Bring a call to every endpoint; return each one's result or fault."""
-        answers: list[Any] = []
+        """Bring a call to every endpoint; return each one's result or fault.
 
-        async def one(each: Health) -> None:
+        Once one has taken it, the others get no longer than in `poll`: they have the call by then,
+        only their answers are missing.
+        """
+        faults: list[RemoteFault] = []
+
+        async def one(rpc: Rpc) -> Any:
             try:
-                answers.append(await self._attempt(each, lambda rpc: rpc.call(method, params)))
+                return await rpc.call(method, params)
             except RemoteFault as fault:
-                answers.append(fault)
+                faults.append(fault)
+                raise
 
-        async with trio.open_nursery() as nursery:
-            for each in self.health:
-                nursery.start_soon(one, each)
-        return answers
+        answers = await self.poll(one, enough=1)
+        return [answer for _, answer in answers] + faults
 
     async def call(self, method: str, params: Sequence[Any] = ()) -> Any:
         """Return the first good raw result: for hints, tools and plug-ins."""

@@ -1,11 +1,11 @@
 """An EVM chain over several JSON-RPC endpoints that need not be trusted one by one.
 
-    heads        a quorum agrees on one block hash; the parent-hash tracker judges reorgs
+    heads        a quorum agrees on one block hash; `following.py` makes events of them
     headers      prove themselves: the fields hash to the hash that was asked for
     state        at that hash, by EIP-1898; proven (`proof`) or by quorum (`calls`, `logs`)
     broadcast    to everybody
 
-Subscriptions only wake the tracker. A quorum on "latest" would fail whenever heads differ, so a
+Subscriptions only wake the follower. A quorum on "latest" would fail whenever heads differ, so a
 hash is agreed first and everything else is read at it.
 """
 
@@ -17,6 +17,7 @@ import trio
 from keeper.chain import codec, mpt, receipts
 from keeper.chain.endpoints import Endpoints
 from keeper.chain.finality import Anchored, Depth, FinalityRule, Tag
+from keeper.chain.following import Follower
 from keeper.chain.http import HttpRpc
 from keeper.chain.mux import MuxRpc, is_mux
 from keeper.chain.port import (
@@ -30,10 +31,9 @@ from keeper.chain.port import (
     Log,
     Receipt,
     Simulation,
-    Stalled,
 )
 from keeper.chain.rpc import Rpc, RpcError
-from keeper.chain.tracker import WINDOW, Event, Tracker, Wants
+from keeper.chain.tracker import WINDOW
 from keeper.errors import RemoteFault
 from keeper.hashing import keccak
 from keeper.reasons import Reason
@@ -42,8 +42,6 @@ from keeper.units import BlockNumber, ChainId, Wei
 T = TypeVar("T")
 
 _TAGS = {Level.UNSAFE: "latest", Level.SAFE: "safe", Level.FINAL: "finalized"}
-_STRIDE = 64
-"""Blocks fetched in one batch when catching up."""
 _LOG_SPAN = 1_000
 """Blocks in one log query: public providers refuse more."""
 _KNOWN = (
@@ -93,9 +91,10 @@ class EvmChain:
         self.id = chain
         self.endpoints = Endpoints(rpcs, quorum=quorum, attempt_s=attempt_s)
         self.finality: FinalityRule = finality or Tag()
-        self.tracker = Tracker(window)
-        self._window, self._poll_s, self._stall_s = window, poll_s, stall_s
-        self._hint, self._prove_logs = trio.Event(), prove_logs
+        self._follower = Follower(
+            chain, self, self.finality, window=window, poll_s=poll_s, stall_s=stall_s
+        )
+        self._prove_logs = prove_logs
 
     # following -------------------------------------------------------------------------------
 
@@ -107,89 +106,14 @@ class EvmChain:
                 for each in self.endpoints.health:
                     if isinstance(each.rpc, MuxRpc):
                         nursery.start_soon(each.rpc.follow_heads, self.poke)
-                await self._follow(emit)
+                await self._follower.run(emit)
                 nursery.cancel_scope.cancel()
         finally:
             await self.aclose()
 
     def poke(self) -> None:
         """Look for a new head now."""
-        self._hint.set()
-
-    async def _follow(self, emit: Emit) -> None:
-        moved, stalled, why = trio.current_time(), False, ""
-        while True:
-            self._hint = trio.Event()
-            try:
-                if await self._step(emit):
-                    moved, stalled = trio.current_time(), False
-                if self.tracker.head is None:
-                    return
-                why = "no new block"
-            except RemoteFault as fault:
-                why = str(fault)
-            quiet = trio.current_time() - moved
-            if quiet >= self._stall_s and not stalled:
-                stalled = True
-                await emit(Stalled(self.id, int(quiet), why))
-            with trio.move_on_after(self._poll_s):
-                await self._hint.wait()
-
-    async def _step(self, emit: Emit) -> bool:
-        """Move to the agreed head and emit what that means; return whether anything moved."""
-        head, moved = await self.head(), False
-        if self.tracker.head is None:
-            moved = await self._emit(emit, await self._offer(await self._start(head)))
-        while (at := self.tracker.head) is not None and at.ref.hash != head.ref.hash:
-            ahead = [head]
-            if head.ref.number > at.ref.number + 1:
-                last = min(head.ref.number, at.ref.number + _STRIDE)
-                ahead = await self._by_number(range(at.ref.number + 1, last + 1))
-            for header in ahead:
-                events = await self._offer(header)
-                if events is None:
-                    return moved
-                moved = await self._emit(emit, events)
-                if self.tracker.head is None:
-                    return moved
-        final = await self._final()
-        if final is not None:
-            await self._emit(emit, self.tracker.finalize(final))
-        return moved
-
-    @staticmethod
-    async def _emit(emit: Emit, events: Sequence[Event] | None) -> bool:
-        for event in events or ():
-            await emit(event)
-        return bool(events)
-
-    async def _offer(self, header: Header) -> tuple[Event, ...] | None:
-        """Offer a header and whatever the tracker wants; None if the branch vanished meanwhile."""
-        answer = self.tracker.offer(header)
-        while isinstance(answer, Wants):
-            parent = await self.block(answer.hash)
-            if parent is None:
-                return None
-            answer = self.tracker.offer(parent)
-        return answer
-
-    async def _start(self, head: Header) -> Header:
-        """Return where to begin: at the final block if the window reaches it."""
-        depth = self.finality.blocks if isinstance(self.finality, Depth) else self._window - 1
-        lowest = max(head.ref.number - min(depth, self._window - 1), 0)
-        final = None if isinstance(self.finality, Depth) else await self._final()
-        number = lowest if final is None else max(lowest, min(final.ref.number, head.ref.number))
-        return (await self._by_number([number]))[0]
-
-    async def _final(self) -> Header | None:
-        match self.finality:
-            case Depth(blocks):
-                return self.tracker.at_depth(blocks)
-            case Tag():
-                return await self.head(Level.FINAL)
-            case Anchored(anchor):
-                ref = anchor()
-                return None if ref is None else await self.block(ref.hash)
+        self._follower.poke()
 
     # heads and headers -----------------------------------------------------------------------
 
@@ -206,7 +130,7 @@ class EvmChain:
         async def newest(rpc: Rpc) -> Header:
             return self._header(rpc, await rpc.call("eth_getBlockByNumber", [tag, False]))
 
-        answers = await self.endpoints.poll(newest)
+        answers = await self.endpoints.poll(newest, enough=quorum)
         if len(answers) < quorum:
             down = [each.last_error for each in self.endpoints.health if each.failures]
             raise RemoteFault(
@@ -224,12 +148,11 @@ class EvmChain:
         match self.finality:
             case Depth(blocks):
                 head = await self.head()
-                return (await self._by_number([max(head.ref.number - blocks, 0)]))[0]
+                return (await self.by_number([max(head.ref.number - blocks, 0)]))[0]
             case Anchored(anchor):
-                ref = anchor()
-                found = None if ref is None else await self.block(ref.hash)
+                found = anchor()
                 if found is None:
-                    raise RemoteFault("light client", Reason.MISSING_BLOCK, f"final {ref}")
+                    raise RemoteFault("light client", Reason.MISSING_BLOCK, "nothing is final yet")
                 return found
             case Tag():
                 raise AssertionError("a tag is asked of the endpoints")
@@ -237,7 +160,9 @@ class EvmChain:
     async def _numbered(self, rpc: Rpc, number: int) -> Header:
         return self._header(rpc, await rpc.call("eth_getBlockByNumber", [hex(number), False]))
 
-    async def _by_number(self, numbers: Sequence[int]) -> list[Header]:
+    async def by_number(self, numbers: Sequence[int]) -> list[Header]:
+        """Return the headers at these heights, as a quorum has them."""
+
         async def fetch(rpc: Rpc) -> tuple[Header, ...]:
             found = await rpc.batch([("eth_getBlockByNumber", [hex(n), False]) for n in numbers])
             return tuple([self._header(rpc, _raised(block)) for block in found])
@@ -269,7 +194,7 @@ class EvmChain:
         """Return the logs of one block: proven, or as a quorum has them."""
         if self._prove_logs:
             return await self._proven_logs(addresses, at, topics)
-        query = {**_log_filter(addresses, topics), "blockHash": codec.to_hex(at.hash)}
+        query = {**codec.log_filter(addresses, topics), "blockHash": codec.to_hex(at.hash)}
 
         async def fetch(rpc: Rpc) -> tuple[Log, ...] | None:
             block, found = await rpc.batch(
@@ -283,7 +208,7 @@ class EvmChain:
             logs = _decoded(rpc, lambda: codec.logs(self.id, _raised(found)))
             if any(log.block != at for log in logs):
                 raise RemoteFault(rpc.name, Reason.ENDPOINT_LIED, "logs of another block")
-            return logs
+            return _wanted(rpc, logs, addresses, topics)
 
         logs = await self.endpoints.agree(fetch)
         if logs is None:
@@ -328,14 +253,18 @@ class EvmChain:
         logs: list[Log] = []
         for start, end in _spans(first, last.number):
             query = {
-                **_log_filter(addresses, topics),
+                **codec.log_filter(addresses, topics),
                 "fromBlock": hex(start),
                 "toBlock": hex(end),
             }
 
             async def fetch(rpc: Rpc, query: dict[str, Any] = query) -> tuple[Log, ...]:
                 found = await rpc.call("eth_getLogs", [query])
-                return _decoded(rpc, lambda: codec.logs(self.id, found))
+                logs = _decoded(rpc, lambda: codec.logs(self.id, found))
+                low, high = (codec.quantity(query[end]) for end in ("fromBlock", "toBlock"))
+                if any(not low <= log.block.number <= high for log in logs):
+                    raise RemoteFault(rpc.name, Reason.ENDPOINT_LIED, "logs of other blocks")
+                return _wanted(rpc, logs, addresses, topics)
 
             logs += await self.endpoints.agree(fetch)
         await self._check_canonical(last)
@@ -357,7 +286,7 @@ class EvmChain:
 
     async def calls(self, calls: Sequence[Call], at: BlockRef) -> tuple[Simulation, ...]:
         """Run calls on the state of a block, as a quorum sees it."""
-        requests = [("eth_call", [_message(call), _pin(at)]) for call in calls]
+        requests = [("eth_call", [codec.message(call), codec.pin(at)]) for call in calls]
 
         async def fetch(rpc: Rpc) -> tuple[Simulation, ...]:
             found = await rpc.batch(requests)
@@ -376,21 +305,21 @@ class EvmChain:
     async def simulate(self, call: Call, at: BlockRef | None = None) -> Simulation:
         """Run a would-be transaction and estimate its gas."""
         ref = (await self.head()).ref if at is None else at
-        params = [_message(call), _pin(ref)]
+        params = [codec.message(call), codec.pin(ref)]
 
         async def fetch(rpc: Rpc) -> Simulation:
             output, gas = await rpc.batch([("eth_call", params), ("eth_estimateGas", params)])
             ran = _simulation(rpc, output)
             if not ran.ok or isinstance(gas, RpcError):
                 return ran if not ran.ok else _simulation(rpc, gas)
-            return Simulation(True, ran.output, _decoded(rpc, lambda: codec.quantity(gas)))
+            return Simulation(True, ran.output, _decoded(rpc, lambda: codec.count(gas)))
 
         answer: Simulation = await self._at(ref, fetch)
         return answer
 
     async def proof(self, address: bytes, slots: Sequence[int], at: Header) -> AccountProof:
         """Return an account with slots, proven against the header's state root."""
-        params = [codec.to_hex(address), [f"0x{slot:064x}" for slot in slots], _pin(at.ref)]
+        params = [codec.to_hex(address), [f"0x{slot:064x}" for slot in slots], codec.pin(at.ref)]
 
         async def fetch(rpc: Rpc) -> AccountProof:
             found = await rpc.call("eth_getProof", params)
@@ -406,11 +335,11 @@ class EvmChain:
     async def nonce(self, account: bytes, at: BlockRef | None = None) -> int:
         """Return how many transactions of the account are mined."""
         ref = (await self.head()).ref if at is None else at
-        params = [codec.to_hex(account), _pin(ref)]
+        params = [codec.to_hex(account), codec.pin(ref)]
 
         async def fetch(rpc: Rpc) -> int:
             found = await rpc.call("eth_getTransactionCount", params)
-            return _decoded(rpc, lambda: codec.quantity(found))
+            return _decoded(rpc, lambda: codec.count(found))
 
         answer: int = await self._at(ref, fetch)
         return answer
@@ -418,7 +347,12 @@ class EvmChain:
     # transactions ----------------------------------------------------------------------------
 
     async def fees(self) -> Fees:
-        """Return the next block's base fee and the median tip of late; a hint, to be capped."""
+        """Return the next block's base fee and the usual tip: hints, each the endpoints' median.
+
+        One of two or three endpoints can neither stop a lane by a price that no cap allows, nor
+        make it offer nothing: of an even number, the lower median counts, and the agreed head's
+        own base fee is below no offer (`fees.cautious`).
+        """
 
         async def fetch(rpc: Rpc) -> Fees:
             found = await rpc.call("eth_feeHistory", [hex(_FEE_BLOCKS), "latest", [50]])
@@ -433,7 +367,14 @@ class EvmChain:
 
             return _decoded(rpc, read)
 
-        return await self.endpoints.ask(fetch)
+        answers = await self.endpoints.poll(fetch, enough=self.endpoints.quorum)
+        if not answers:
+            raise RemoteFault("endpoints", Reason.ENDPOINT_DOWN, "nobody tells the fees")
+        middle = (len(answers) - 1) // 2
+        bases, tips = (
+            sorted(each) for each in zip(*[(f.base, f.tip) for _, f in answers], strict=True)
+        )
+        return Fees(bases[middle], tips[middle])
 
     async def submit(self, raw: bytes) -> bytes:
         """Broadcast a signed transaction to every endpoint and return its hash."""
@@ -450,7 +391,7 @@ class EvmChain:
                 refusals.append(answer.detail)
         if (await self.known([transaction]))[0]:
             return transaction
-        if len(refusals) < len(answers):
+        if len(refusals) < len(self.endpoints.health):
             raise RemoteFault("endpoints", Reason.ENDPOINT_DOWN, f"broadcast: {answers}")
         raise RemoteFault("endpoints", Reason.TX_REFUSED, refusals[0])
 
@@ -459,7 +400,9 @@ class EvmChain:
         if not transactions:
             return ()
         requests = [("eth_getTransactionByHash", [codec.to_hex(each)]) for each in transactions]
-        answers = await self.endpoints.poll(lambda rpc: rpc.batch(requests))
+        answers = await self.endpoints.poll(
+            lambda rpc: rpc.batch(requests), enough=self.endpoints.quorum
+        )
         if not answers:
             raise RemoteFault("endpoints", Reason.ENDPOINT_DOWN, "nobody answers")
         rows = [row for _, row in answers]
@@ -496,27 +439,16 @@ class EvmChain:
         await self.endpoints.aclose()
 
 
-def _pin(at: BlockRef) -> dict[str, Any]:
-    """Return the EIP-1898 parameter: this block or an error."""
-    return {"blockHash": codec.to_hex(at.hash), "requireCanonical": True}
-
-
-def _message(call: Call) -> dict[str, str]:
-    message = {
-        "from": codec.to_hex(call.sender),
-        "to": codec.to_hex(call.to),
-        "data": codec.to_hex(call.data),
-    }
-    if call.value:
-        message["value"] = hex(call.value)
-    return message
-
-
-def _log_filter(addresses: Sequence[bytes], topics: Sequence[bytes]) -> dict[str, Any]:
-    query: dict[str, Any] = {"address": [codec.to_hex(each) for each in addresses]}
-    if topics:
-        query["topics"] = [[codec.to_hex(topic) for topic in topics]]
-    return query
+def _wanted(
+    rpc: Rpc, logs: tuple[Log, ...], addresses: Sequence[bytes], topics: Sequence[bytes]
+) -> tuple[Log, ...]:
+    """Return the logs if all of them were asked for."""
+    if any(
+        log.address not in addresses or (topics and log.topics[:1] not in [(t,) for t in topics])
+        for log in logs
+    ):
+        raise RemoteFault(rpc.name, Reason.ENDPOINT_LIED, "logs that nobody asked for")
+    return logs
 
 
 def _spans(first: int, last: int) -> Iterator[tuple[int, int]]:

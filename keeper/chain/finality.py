@@ -8,7 +8,7 @@ Anchored  what a light client proved; the endpoint's word counts for nothing
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from keeper.chain.port import BlockRef
+from keeper.chain.port import Header
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,9 @@ class Depth:
 
 @dataclass(frozen=True, slots=True)
 class Anchored:
-    """Final is what `anchor` returns: the newest block a light client has proven, if any."""
+    """Final is what `anchor` returns: the newest header a light client has proven, if any."""
 
-    anchor: Callable[[], BlockRef | None]
+    anchor: Callable[[], Header | None]
 
 
 FinalityRule = Tag | Depth | Anchored

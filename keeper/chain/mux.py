@@ -177,12 +177,12 @@ class MuxRpc:
         while True:
             message = rpc.decode(self.name, await link.receive())
             if isinstance(message, list):
-                numbers = [each.get("id") for each in message if isinstance(each, dict)]
+                numbers = [_number(each) for each in message if isinstance(each, dict)]
                 waiter = next((self._waiting.pop(n) for n in numbers if n in self._waiting), None)
             elif not isinstance(message, dict):
                 raise rpc.malformed(self.name, "message is neither an object nor a list")
             elif "id" in message:
-                waiter = self._waiting.pop(message["id"], None)
+                waiter = self._waiting.pop(_number(message), None)
             else:
                 self._notified(message)
                 continue
@@ -243,6 +243,8 @@ class MuxRpc:
                     return
                 await trio.sleep(_PAUSE_S)
                 continue
+            if not isinstance(key, str):
+                return
             self._pokes[key] = poke
             if key in self._early:
                 self._early.discard(key)
@@ -251,6 +253,12 @@ class MuxRpc:
 
     async def aclose(self) -> None:
         """Nothing is open outside `run`."""
+
+
+def _number(message: dict[str, Any]) -> int:
+    """Return the id of an answer; no call of ours has the number of one that is no integer."""
+    found = message.get("id")
+    return found if isinstance(found, int) else -1
 
 
 def is_mux(url: str) -> bool:

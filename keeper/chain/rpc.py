@@ -96,11 +96,11 @@ def decode(endpoint: str, raw: bytes | str) -> Any:
     """Return the JSON value.
 
     Raises:
-        RemoteFault: it is no JSON.
+        RemoteFault: it is no JSON, or nested so deeply that it can only be an attack.
     """
     try:
         return msgspec.json.decode(raw)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise malformed(endpoint, f"no JSON: {error}") from error
 
 

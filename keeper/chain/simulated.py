@@ -313,8 +313,7 @@ class SimulatedChain:
             case Depth(blocks):
                 return self._blocks[max(len(self._blocks) - 1 - blocks, 0)].header
             case Anchored(anchor):
-                ref = anchor()
-                return None if ref is None else self._all[ref.hash].header
+                return anchor()
 
     def poke(self) -> None:
         """Look for a new head now."""

@@ -11,6 +11,8 @@ wanted, by hash, and offers it.
 from dataclasses import dataclass
 
 from keeper.chain.port import Advance, DeepReorg, Finalized, Header, Retract
+from keeper.errors import RemoteFault
+from keeper.reasons import Reason
 
 WINDOW = 256
 """Blocks kept: deeper than any finality rule in use, and as long as an anvil keeps history."""
@@ -29,8 +31,8 @@ Event = Advance | Retract | Finalized | DeepReorg
 class Tracker:
     """The window of one chain.
 
-    Invariants: every header is the parent of the next one; every Retract names the newest block;
-    `final` never goes back.
+    Invariants: every header is the parent of the next one, and one lower; every Retract names the
+    newest block; `final` never goes back.
     """
 
     def __init__(self, window: int = WINDOW) -> None:
@@ -64,9 +66,16 @@ class Tracker:
 
         Returns:
             What is wanted next, or the events that lead from the old head to the new one.
+
+        Raises:
+            RemoteFault: a block does not count on from its parent: no chain has it.
         """
         if not self._branch or header.ref.hash != self._branch[-1].parent:
             self._branch = []
+        if self._branch:
+            self._follows(header.ref.number, self._branch[-1])
+        if header.parent in self._index:
+            self._follows(self._index[header.parent], header)
         self._branch.append(header)
         if not self._chain:
             return self._apply(0)
@@ -78,6 +87,13 @@ class Tracker:
         if header.ref.number <= self._offset or len(self._branch) > self._size * 4:
             return self._lost()
         return Wants(header.parent)
+
+    def _follows(self, parent: int, child: Header) -> None:
+        """Refuse a block whose number is not its parent's and one."""
+        if child.ref.number != parent + 1:
+            self._branch = []
+            detail = f"{child.ref} names block {parent} as its parent"
+            raise RemoteFault(f"chain {child.ref.chain}", Reason.MALFORMED, detail)
 
     def _lost(self) -> tuple[Event, ...]:
         """Forget everything: the fork lies below the window."""

@@ -44,6 +44,11 @@ GROUPS: dict[str, tuple[str, str]] = {
 }
 
 
+RECURSION = 1_000
+"""Python's own limit, put back: py_ecc, which eth-account imports, makes it 100,000, and then a
+deeply nested answer of an endpoint or a plug-in overruns the C stack and ends the process."""
+
+
 class LazyGroup(TyperGroup):
     """A group whose commands are imported when asked for."""
 
@@ -57,6 +62,7 @@ class LazyGroup(TyperGroup):
             return None
         module, text = GROUPS[cmd_name]
         command = typer.main.get_command(importlib.import_module(module).app)
+        sys.setrecursionlimit(RECURSION)
         command.name, command.short_help = cmd_name, text
         return command
 

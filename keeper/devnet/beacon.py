@@ -19,8 +19,8 @@ from typing import Any
 from py_arkworks_bls12381 import G1Point, G2Point, Scalar
 
 from keeper.chain import codec
-from keeper.observe.light_client.beacon import BeaconSpec
 from keeper.observe.light_client.bls import DST
+from keeper.observe.light_client.spec import BeaconSpec
 from keeper.observe.light_client.ssz import (
     EMPTY_HEADER,
     EXECUTION_SIZE,

@@ -31,6 +31,7 @@ from keeper.chain.rpc import Rpc
 from keeper.config import LightClientConfig
 from keeper.devnet.beacon import FORK_VERSION, SimulatedBeacon
 from keeper.devnet.chains import free_port
+from keeper.devnet.warden import Guard
 from keeper.errors import RemoteFault, UnreachableError
 from keeper.observe.light_client.rest import SSZ
 from keeper.observe.light_client.ssz import Update, sha256, uint
@@ -179,12 +180,13 @@ async def serve(rpc_url: str, host: str, port: int, slots_per_epoch: int) -> Non
 
 
 @asynccontextmanager
-async def run_beacon(rpc_url: str, output: Path) -> AsyncIterator[LightClientConfig]:
+async def run_beacon(rpc_url: str, output: Path, guard: Guard) -> AsyncIterator[LightClientConfig]:
     """Run the process for the length of the block; yield what a keeper needs to follow it.
 
     Args:
         rpc_url: of the execution chain, which goes on by itself.
         output: where the process writes what it has to say.
+        guard: told the process, so that it ends with ours.
 
     Raises:
         UnreachableError: it makes nothing final in time.
@@ -197,6 +199,7 @@ async def run_beacon(rpc_url: str, output: Path) -> AsyncIterator[LightClientCon
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file
         )
     try:
+        await guard(process.pid)
         told: dict[str, Any] = {}
         final: dict[str, Any] = {}
         with trio.move_on_after(READY_S):

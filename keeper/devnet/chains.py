@@ -27,6 +27,7 @@ import trio
 from eth_account import Account
 
 from keeper.chain.http import HttpRpc
+from keeper.devnet.warden import Guard
 from keeper.errors import ConfigError, RemoteFault, UnreachableError
 from keeper.units import ChainId
 
@@ -228,8 +229,15 @@ def _command(binary: Path, spec: AnvilSpec, port: int) -> list[str]:
 
 
 @asynccontextmanager
-async def run_anvil(binary: Path, spec: AnvilSpec) -> AsyncIterator[Anvil]:
+async def run_anvil(
+    binary: Path, spec: AnvilSpec, guard: Guard | None = None
+) -> AsyncIterator[Anvil]:
     """Run one chain for the length of the block: it answers, and block 1 is mined.
+
+    Args:
+        binary: anvil.
+        spec: how it behaves.
+        guard: told its process, so that it ends with ours.
 
     Raises:
         UnreachableError: it does not come up.
@@ -243,6 +251,8 @@ async def run_anvil(binary: Path, spec: AnvilSpec) -> AsyncIterator[Anvil]:
     )
     anvil = Anvil(spec, port, process, HttpRpc(f"http://127.0.0.1:{port}"))
     try:
+        if guard is not None:
+            await guard(process.pid)
         await _answers(anvil)
         if spec.timestamp is not None:
             await anvil.rpc.call("evm_setNextBlockTimestamp", [hex(spec.timestamp + 1)])

@@ -5,7 +5,7 @@
     every keeper has generated the same key ─▶ Committee.genesis on every chain
 
 Each keeper runs the very command an operator runs. Everything lives under one directory; all that
-was started is ended again, also when something fails.
+was started is ended again, also when something fails, and by a warden where the devnet is killed.
 """
 
 import json
@@ -30,6 +30,7 @@ from keeper.devnet.beacon_node import run_beacon
 from keeper.devnet.chains import Anvil, AnvilSpec, ensure_anvil, free_port, run_anvil
 from keeper.devnet.deploy import Market, account_id, deploy_chain, install_committee
 from keeper.devnet.wallet import Send, Wallet, broadcast
+from keeper.devnet.warden import Guard, run_warden
 from keeper.errors import LocalError
 from keeper.execute.intent import Lane
 from keeper.execute.lane_keys import lane_address
@@ -67,6 +68,7 @@ class KeeperProcess:
     keys: Keys | None = None
     process: trio.Process | None = None
     restarts: int = 0
+    guard: Guard | None = None
 
     async def start(self) -> None:
         """Run `keeper run` on this home."""
@@ -86,6 +88,8 @@ class KeeperProcess:
                 stdout=output,
                 stderr=output,
             )
+        if self.guard is not None:
+            await self.guard(self.process.pid)
 
     def kill(self) -> None:
         """End the process at once, as a power loss would."""
@@ -127,6 +131,7 @@ class Cluster:
     wallets: dict[ChainId, Wallet]
     keepers: list[KeeperProcess] = field(default_factory=list)
     light_clients: dict[ChainId, LightClientConfig] = field(default_factory=dict)
+    guard: Guard | None = None
 
     @property
     def hub(self) -> Anvil:
@@ -210,16 +215,18 @@ async def run_cluster(
     say("starting chains (the first time, anvil is fetched)")
     binary = await trio.to_thread.run_sync(ensure_anvil, cache)
     async with AsyncExitStack() as stack:
+        guard = await stack.enter_async_context(run_warden())
         anvils = {}
         for index in range(chains):
             spec = AnvilSpec(ChainId(FIRST_CHAIN + index), accounts=accounts)
-            anvils[spec.chain] = await stack.enter_async_context(run_anvil(binary, spec))
+            anvils[spec.chain] = await stack.enter_async_context(run_anvil(binary, spec, guard))
         say("deploying contracts")
         cluster = await _deploy(folder, anvils, keepers)
+        cluster.guard = guard
         if light_client:
             say("starting a simulated beacon for every chain")
             for chain, anvil in anvils.items():
-                beacon = run_beacon(anvil.url, folder / f"beacon-{chain}.log")
+                beacon = run_beacon(anvil.url, folder / f"beacon-{chain}.log", guard)
                 cluster.light_clients[chain] = await stack.enter_async_context(beacon)
         stack.push_async_callback(_stop_all, cluster)
         say(f"making {keepers} keepers and their bonds")
@@ -276,7 +283,9 @@ async def _make_keepers(cluster: Cluster, count: int) -> None:
     ports = [free_port() for _ in range(2 * count)]
     for at in range(count):
         bootstrap = tuple(address_of_peer(one) for one in cluster.keepers[:1])
-        one = KeeperProcess(at, cluster.folder / f"keeper-{at}", ports[2 * at], ports[2 * at + 1])
+        http_port, p2p_port = ports[2 * at : 2 * at + 2]
+        home = cluster.folder / f"keeper-{at}"
+        one = KeeperProcess(at, home, http_port, p2p_port, guard=cluster.guard)
         cluster.keepers.append(make_home(cluster, one, bootstrap))
     await fund(cluster, cluster.keepers)
     await join(cluster, cluster.keepers)

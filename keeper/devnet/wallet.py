@@ -12,12 +12,13 @@ from typing import Any
 
 import rlp
 import trio
+from eth_abi.abi import decode
 from eth_account import Account
 from eth_utils.address import to_checksum_address
 
 from keeper.chain.http import HttpRpc
 from keeper.chain.rpc import RpcError
-from keeper.errors import LocalError
+from keeper.errors import LocalError, RemoteFault
 from keeper.hashing import keccak
 from keeper.keys import address_of
 from keeper.units import ChainId
@@ -26,6 +27,8 @@ POLL_S = 0.1
 RECEIPT_S = 30.0
 """A local chain that mines nothing for so long is dead."""
 GAS_LIMIT = 6_000_000
+_ERROR = keccak(b"Error(string)")[:4]
+"""How a contract's revert text begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +129,22 @@ async def broadcast(rpc: HttpRpc, raws: Sequence[str], *, must_succeed: bool = T
         )
     for sent in mined.values():
         if must_succeed and not sent.succeeded:
-            raise LocalError(f"transaction {sent.transaction} reverted", where=rpc.name)
+            why = await revert_reason(rpc, sent.transaction)
+            raise LocalError(f"transaction {sent.transaction} reverted: {why}", where=rpc.name)
     return [mined[each] for each in hashes]
+
+
+async def revert_reason(rpc: HttpRpc, transaction: str) -> str:
+    """Return why a mined transaction failed, in the contract's words where it gives any."""
+    try:
+        trace = await rpc.call("debug_traceTransaction", [transaction, {"tracer": "callTracer"}])
+        output = bytes.fromhex((trace.get("output") or "0x")[2:])
+    except (RemoteFault, ValueError, AttributeError) as error:
+        return f"cannot be traced: {error}"
+    if output[:4] == _ERROR:
+        (text,) = decode(("string",), output[4:])
+        return str(text)
+    return str(trace.get("error") or f"0x{output.hex()}")
 
 
 def _sent(transaction: str, receipt: dict[str, Any]) -> Sent:

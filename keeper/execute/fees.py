@@ -49,6 +49,11 @@ class Schedule:
             raise ValueError("patience is at least one block, gas at least the estimate")
 
 
+def cautious(hint: Fees, head_base: Wei) -> Fees:
+    """Return the market, its base fee not below that of the agreed head: endpoints only hint."""
+    return Fees(max(hint.base, head_base), hint.tip)
+
+
 def first(schedule: Schedule, market: Fees) -> Offer:
     """Return the opening offer."""
     tip = max(ppm_ceil(market.tip, schedule.tip_ppm), schedule.tip_floor)

@@ -88,13 +88,18 @@ class Node:
         self.store = Store(config.store_file)
         self.archive = Archive(self.store)
         self.light_clients = {
-            chain.id: configured(chain.id, config.light_clients[chain.id])
+            chain.id: configured(chain.id, config.light_clients[chain.id], self.store)
             for chain in network.chains
             if chain.id in config.light_clients
         }
         finality = {chain: client.finality for chain, client in self.light_clients.items()}
         self.chains: dict[ChainId, Chain] = {
-            chain.id: EvmChain(chain.id, config.endpoints[chain.id], finality.get(chain.id))
+            chain.id: EvmChain(
+                chain.id,
+                config.endpoints[chain.id],
+                finality.get(chain.id),
+                prove_logs=chain.id in finality,
+            )
             for chain in network.chains
         }
         self.watchers = {

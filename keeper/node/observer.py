@@ -51,19 +51,17 @@ class Observer:
             self._emit(self.observe(tick, prices))
 
     async def _prices(self, patience_s: float) -> tuple[SeenPrice, ...]:
-        """Return the newest price per market of all chains that answer in time."""
-        newest: dict[bytes, SeenPrice] = {}
-
-        async def ask(watcher: Watcher) -> None:
-            for price in await watcher.prices():
-                known = newest.get(price.market)
-                if known is None or price.published_at > known.published_at:
-                    newest[price.market] = price
-
+        """Return the newest price per market; a chain that is late counts by what it said last."""
         with trio.move_on_after(patience_s):
             async with trio.open_nursery() as nursery:
                 for watcher in self._watchers.values():
-                    nursery.start_soon(ask, watcher)
+                    nursery.start_soon(watcher.refresh)
+        newest: dict[bytes, SeenPrice] = {}
+        for watcher in self._watchers.values():
+            for price in watcher.prices:
+                known = newest.get(price.market)
+                if known is None or price.published_at > known.published_at:
+                    newest[price.market] = price
         return tuple(newest[market] for market in sorted(newest))
 
     def observe(self, tick: int, prices: tuple[SeenPrice, ...]) -> SignedObservation:

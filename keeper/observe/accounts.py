@@ -36,6 +36,8 @@ class AccountIndex:
 
     def __init__(self, chain: ChainId) -> None:
         self.chain = chain
+        self.distrusted = False
+        """Set once its records were disproven: nothing is said or signed by it any more."""
         self._blocks: OrderedDict[int, Indexed] = OrderedDict()
 
     @property
@@ -59,14 +61,14 @@ class AccountIndex:
 
     def at(self, number: int, block_hash: bytes, account_root: bytes) -> Table | None:
         """Return the table after exactly this block, or None where we hold none or another."""
-        found = self._blocks.get(number)
+        found = None if self.distrusted else self._blocks.get(number)
         if found is None or found.hash != block_hash or found.table.root != account_root:
             return None
         return found.table
 
     def recent(self) -> tuple[SeenHead, ...]:
         """Return the newest blocks as an observation names them, oldest first."""
-        blocks = list(self._blocks.values())[-HEADS_PER_CHAIN:]
+        blocks = [] if self.distrusted else list(self._blocks.values())[-HEADS_PER_CHAIN:]
         return tuple(
             SeenHead(self.chain, block.number, block.hash, block.table.root, block.timestamp)
             for block in blocks

@@ -2,9 +2,13 @@
 
     Chain.run ─▶ Finalized(ref) ─▶ headers back to the newest indexed block, by parent hash
                                 └▶ their logs, one block at a time ─▶ AccountIndex
-    tick ─▶ latestRoundData of every feed at the head ─▶ SeenPrice
+    refresh ─▶ latestRoundData of every feed at the head ─▶ prices
+
+    now and then ─▶ a share of the index, proven (`audit.py`) ─▶ distrusted where it is wrong
 
 A keeper that starts late folds all history up to the final block at once, and follows from there.
+A price carries the time it was published, so an old answer is no lie: whoever cannot wait for a
+read takes the last one, and the read goes on.
 """
 
 from collections.abc import Sequence
@@ -23,10 +27,11 @@ from keeper.chain.port import (
     Level,
     Stalled,
 )
-from keeper.errors import LocalError, RemoteFault
+from keeper.errors import RemoteFault
 from keeper.hashing import keccak
 from keeper.network import ChainSpec
 from keeper.observe.accounts import AccountIndex
+from keeper.observe.audit import Auditor
 from keeper.observe.observation import SeenPrice
 from keeper.observe.table import Log
 from keeper.reasons import Reason
@@ -36,6 +41,8 @@ log = structlog.get_logger(__name__)
 
 LATEST_ROUND = keccak(b"latestRoundData()")[:4]
 DECIMALS = keccak(b"decimals()")[:4]
+AUDIT_S = 10.0
+"""Between two shares of the index that are proven: a proof of 256 slots is a heavy question."""
 RETRY_S = 0.5
 """Pause after an endpoint's fault: half a block of the fastest chain we watch."""
 
@@ -52,29 +59,40 @@ class Watcher:
         self.spec, self.chain = spec, chain
         self.index = AccountIndex(spec.id)
         self.moved = trio.Event()
-        self.trouble = ""
+        self.prices: tuple[SeenPrice, ...] = ()
+        self._wanted, self._read = trio.Event(), trio.Event()
+        self._auditor = Auditor(spec, chain)
+        self._trouble, self._wrong, self._unproven = "", "", ""
         self._decimals: dict[bytes, int] = {}
         self._addresses = tuple(address for _, address in spec.contracts)
 
+    @property
+    def trouble(self) -> str:
+        """What an operator should know, or nothing."""
+        return self._wrong or self._trouble
+
     async def run(self) -> None:
-        """Follow the chain until cancelled."""
-        while True:
-            await self.chain.run(self._take)
-            self.trouble = "the chain went back beyond what it had made final"
-            log.error("deep_reorg", chain=self.spec.id)
-            await trio.sleep(RETRY_S)
+        """Follow the chain and its feeds until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow_feeds)
+            nursery.start_soon(self._audit)
+            while True:
+                await self.chain.run(self._take)
+                self._trouble = "the chain went back beyond what it had made final"
+                log.error("deep_reorg", chain=self.spec.id)
+                await trio.sleep(RETRY_S)
 
     async def _take(self, event: ChainEvent) -> None:
         match event:
             case Finalized(ref):
                 await self._index_up_to(ref)
             case Stalled(_, seconds, why):
-                self.trouble = f"no new block for {seconds} s: {why}"
+                self._trouble = f"no new block for {seconds} s: {why}"
                 log.warning("chain_stalled", chain=self.spec.id, seconds=seconds, why=why)
             case DeepReorg(ref):
-                self.trouble = f"reorg below finality at {ref}"
+                self._trouble = f"reorg below finality at {ref}"
             case _:
-                self.trouble = ""
+                self._trouble = ""
 
     async def _index_up_to(self, ref: BlockRef) -> None:
         """Take every final block up to `ref`, asking again until an endpoint answers."""
@@ -87,11 +105,11 @@ class Watcher:
                     for header in await self._headers_after(newest.number, newest.hash, ref):
                         await self._append(header)
             except RemoteFault as fault:
-                self.trouble = str(fault)
+                self._trouble = str(fault)
                 log.warning("index_waits", chain=self.spec.id, error=str(fault))
                 await trio.sleep(RETRY_S)
             else:
-                self.trouble = ""
+                self._trouble = ""
                 return
 
     async def _begin(self, ref: BlockRef) -> None:
@@ -113,9 +131,14 @@ class Watcher:
         """Return the headers after an indexed block up to `ref`, oldest first."""
         headers: list[Header] = []
         wanted = ref.hash
-        while not headers or headers[-1].ref.number > number + 1:
-            headers.append(await self._header(wanted))
-            wanted = headers[-1].parent
+        for height in range(ref.number, number, -1):
+            header = await self._header(wanted)
+            if header.ref.number != height:
+                raise RemoteFault(
+                    f"chain {self.spec.id}", Reason.MALFORMED, f"{header.ref} is not block {height}"
+                )
+            headers.append(header)
+            wanted = header.parent
         if wanted != block_hash:
             raise RemoteFault(
                 f"chain {self.spec.id}",
@@ -131,18 +154,53 @@ class Watcher:
             raise RemoteFault(f"chain {self.spec.id}", Reason.MISSING_BLOCK, block_hash.hex())
         return header
 
-    async def prices(self) -> tuple[SeenPrice, ...]:
-        """Return what every feed of this chain says at its head; none while it cannot be read."""
-        if not self.spec.feeds:
-            return ()
-        try:
-            head = await self.chain.head(Level.UNSAFE)
-            await self._learn_decimals(head.ref)
-            calls = [Call(feed.address, LATEST_ROUND) for feed in self.spec.feeds]
-            answers = await self.chain.calls(calls, head.ref)
-        except RemoteFault as fault:
-            self.trouble = str(fault)
-            return ()
+    async def _audit(self) -> None:
+        """Prove a share of the index now and then; stop believing it once it is wrong."""
+        while not self._wrong:
+            await trio.sleep(AUDIT_S)
+            newest = self.index.newest
+            if newest is None:
+                continue
+            try:
+                header = await self._header(newest.hash)
+                wrong = await self._auditor.check(newest.table, header)
+            except RemoteFault as fault:
+                if self._unproven != str(fault):
+                    self._unproven = str(fault)
+                    log.warning("index_unproven", chain=self.spec.id, error=self._unproven)
+                continue
+            if wrong:
+                self.index.distrusted = True
+                self._wrong = f"the logs of this chain are not its state: {wrong[0]}"
+                log.error("index_wrong", chain=self.spec.id, block=newest.number, wrong=wrong)
+
+    async def refresh(self) -> None:
+        """Return once `prices` is what the feeds say now, or they were found not to answer.
+
+        Safe to cancel: the read goes on, and the next caller has its answer.
+        """
+        if self.spec.feeds:
+            done = self._read
+            self._wanted.set()
+            await done.wait()
+
+    async def _follow_feeds(self) -> None:
+        while True:
+            await self._wanted.wait()
+            self._wanted = trio.Event()
+            try:
+                self.prices = await self._feeds()
+            except RemoteFault as fault:
+                self._trouble = str(fault)
+            self._read.set()
+            self._read = trio.Event()
+
+    async def _feeds(self) -> tuple[SeenPrice, ...]:
+        """Return what every feed of this chain says at its head."""
+        head = await self.chain.head(Level.UNSAFE)
+        await self._learn_decimals(head.ref)
+        calls = [Call(feed.address, LATEST_ROUND) for feed in self.spec.feeds]
+        answers = await self.chain.calls(calls, head.ref)
         seen = []
         for feed, answer in zip(self.spec.feeds, answers, strict=True):
             if not answer.ok or len(answer.output) != 5 * 32:
@@ -159,12 +217,14 @@ class Watcher:
         if self._decimals:
             return
         calls = [Call(feed.address, DECIMALS) for feed in self.spec.feeds]
+        learned: dict[bytes, int] = {}
         for feed, answer in zip(self.spec.feeds, await self.chain.calls(calls, ref), strict=True):
             decimals = int.from_bytes(answer.output, "big") if answer.ok else -1
             if not 0 <= decimals <= 36:
-                raise LocalError(
-                    f"the feed 0x{feed.address.hex()} on chain {self.spec.id} has no decimals()",
-                    where="network.json",
-                    remedy="check the feed's address with whoever deployed the network",
+                raise RemoteFault(
+                    f"chain {self.spec.id}",
+                    Reason.MALFORMED,
+                    f"the feed 0x{feed.address.hex()} has no decimals(): is its address right?",
                 )
-            self._decimals[feed.address] = decimals
+            learned[feed.address] = decimals
+        self._decimals = learned

@@ -5,20 +5,27 @@
 Contracts emit absolute values, so the table at a block is a fold over logs and nothing else. The
 root hashes 256 buckets, so a block that changes a few keys re-hashes a few buckets:
 
-    root = keccak(b₀ ‖ … ‖ b₂₅₅)      bᵢ = keccak of the sorted (key, value) pairs of bucket i, or 0
+    root = keccak(b₀ ‖ … ‖ b₂₅₅)      bᵢ = keccak of bucket i's leaves in the order of keys, or 0
+    leaf = keccak(len ‖ key ‖ value)  kept beside its value, so an unchanged record is hashed once
 
-A table is a value: `apply` returns a new one that shares every untouched bucket.
+A table is a value: `apply` returns a new one that shares every untouched bucket. Beside the buckets
+it holds the same records by event, in order (`rows.py`): reading one event does not pass over the
+others.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from keeper.hashing import keccak
+from keeper.observe.rows import Row, Rows
 
 BUCKETS = 256
 """One byte of a key's hash: a block with few changes stays cheap, and an empty table is small."""
 
+Bucket = Mapping[bytes, tuple[bytes, bytes]]
+"""key → (value, leaf), in the order of keys."""
 _EMPTY_BUCKET = bytes(32)
+_NONE = Rows()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +42,30 @@ class Log:
         return self.address + b"".join(self.topics)
 
 
-def _bucket_hash(bucket: Mapping[bytes, bytes]) -> bytes:
-    if not bucket:
-        return _EMPTY_BUCKET
-    parts = []
-    for key in sorted(bucket):
-        value = bucket[key]
-        parts += [len(key).to_bytes(2, "big"), key, len(value).to_bytes(4, "big"), value]
-    return keccak(b"".join(parts))
+def _leaf(key: bytes, value: bytes) -> bytes:
+    return keccak(len(key).to_bytes(2, "big") + key + value)
+
+
+def _changed(bucket: Bucket, changes: Mapping[bytes, bytes]) -> Bucket:
+    """Return the bucket with these values, still in the order of keys."""
+    rows = dict(bucket)
+    known = len(rows)
+    for key, value in changes.items():
+        rows[key] = value, _leaf(key, value)
+    return rows if len(rows) == known else dict(sorted(rows.items()))
+
+
+def _bucket_hash(bucket: Bucket) -> bytes:
+    return keccak(b"".join([leaf for _, leaf in bucket.values()])) if bucket else _EMPTY_BUCKET
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
     """Records of one chain at one block; build it with `EMPTY.apply(logs)`."""
 
-    buckets: tuple[Mapping[bytes, bytes], ...]
+    buckets: tuple[Bucket, ...]
     hashes: tuple[bytes, ...]
+    events: Mapping[bytes, Rows] = field(default_factory=dict)
 
     @property
     def root(self) -> bytes:
@@ -60,35 +75,31 @@ class Table:
     def apply(self, logs: Iterable[Log]) -> "Table":
         """Return the table after these logs, in order."""
         touched: dict[int, dict[bytes, bytes]] = {}
+        changes: dict[bytes, dict[tuple[bytes, ...], bytes]] = {}
         for log in logs:
-            index = keccak(log.key)[0]
-            if index not in touched:
-                touched[index] = dict(self.buckets[index])
-            touched[index][log.key] = log.data
+            key = log.key
+            touched.setdefault(keccak(key)[0], {})[key] = log.data
+            changes.setdefault(log.address + b"".join(log.topics[:1]), {})[log.topics[1:]] = (
+                log.data
+            )
         if not touched:
             return self
         buckets, hashes = list(self.buckets), list(self.hashes)
-        for index, bucket in touched.items():
-            buckets[index], hashes[index] = bucket, _bucket_hash(bucket)
-        return Table(tuple(buckets), tuple(hashes))
+        for index, new in touched.items():
+            buckets[index] = _changed(buckets[index], new)
+            hashes[index] = _bucket_hash(buckets[index])
+        events = {name: self.events.get(name, _NONE).updated(c) for name, c in changes.items()}
+        return Table(tuple(buckets), tuple(hashes), {**self.events, **events})
 
     def get(self, address: bytes, *topics: bytes) -> bytes | None:
         """Return the data of the last event with exactly these topics, or None."""
         key = address + b"".join(topics)
-        return self.buckets[keccak(key)[0]].get(key)
+        found = self.buckets[keccak(key)[0]].get(key)
+        return None if found is None else found[0]
 
-    def records(self, address: bytes, topic: bytes) -> Iterator[tuple[tuple[bytes, ...], bytes]]:
+    def records(self, address: bytes, topic: bytes) -> Iterator[Row]:
         """Yield (indexed topics after the first, data) of one event of one contract, sorted."""
-        prefix = address + topic
-        found = [
-            (key, value)
-            for bucket in self.buckets
-            for key, value in bucket.items()
-            if key.startswith(prefix)
-        ]
-        for key, value in sorted(found):
-            rest = key[len(prefix) :]
-            yield tuple(rest[i : i + 32] for i in range(0, len(rest), 32)), value
+        return iter(self.events.get(address + topic, _NONE))
 
     def __len__(self) -> int:
         return sum(len(bucket) for bucket in self.buckets)

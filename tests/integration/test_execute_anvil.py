@@ -1,6 +1,5 @@
 """The executor against real chains: one effect each, whatever happens between."""
 
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.lowlevel
+import trio.testing
 
 from keeper.chain.evm import EvmChain
 from keeper.chain.finality import Depth
@@ -15,9 +15,10 @@ from keeper.devnet.chains import Anvil, mnemonic_key
 from keeper.execute.intent import Intent, Lane, Mode, State, Status
 from keeper.execute.ledger import Ledger
 from keeper.execute.service import Executor
+from keeper.execute.worker import LaneWorker
 from keeper.store import Store
 from keeper.units import BlockNumber, ChainId, Wei
-from tests.support.anvil import chain_of
+from tests.support.anvil import chain_of, frozen
 
 pytestmark = pytest.mark.anvil
 
@@ -41,8 +42,10 @@ def intent(number: int, lane: Lane = Lane.URGENT, **changes: object) -> Intent:
 
 
 @asynccontextmanager
-async def executor_of(anvil: Anvil, store: Store, depth: int = 1) -> AsyncIterator[Executor]:
-    chain = EvmChain(CHAIN, [anvil.url], Depth(depth))
+async def executor_of(
+    anvil: Anvil, store: Store, depth: int = 1, attempt_s: float = 2.0
+) -> AsyncIterator[Executor]:
+    chain = EvmChain(CHAIN, [anvil.url], Depth(depth), attempt_s=attempt_s)
     keys = {(CHAIN, lane): (lambda i=i: mnemonic_key(i)) for i, lane in enumerate(Lane)}
     executor = Executor(Ledger(store), {CHAIN: chain}, Mode.LIVE, keys, poll_s=0.02)
     try:
@@ -145,21 +148,29 @@ async def test_after_any_kind_of_reorg_each_effect_happens_once(
     store.close()
 
 
+def lane_of(executor: Executor) -> LaneWorker:
+    return executor._lanes[CHAIN, Lane.URGENT]
+
+
 async def test_a_lane_survives_its_endpoints(anvil_binary: Path) -> None:
     """A quorum that is gone for a while delays a task, and nothing is sent twice."""
     store = Store(":memory:")
     async with (
         chain_of(anvil_binary) as anvil,
-        executor_of(anvil, store) as executor,
+        executor_of(anvil, store, attempt_s=0.3) as executor,
         trio.open_nursery() as nursery,
     ):
         with trio.fail_after(30):
             await executor.submit(intent(1), settled=False)
-            anvil.process.send_signal(signal.SIGSTOP)
-            nursery.start_soon(executor.submit, intent(2))
-            nursery.start_soon(executor.wait, intent(1).key)
-            await trio.sleep(0.3)
-            anvil.process.send_signal(signal.SIGCONT)
+            rounds = lane_of(executor).rounds
+            with frozen(anvil):
+                nursery.start_soon(executor.wait, intent(1).key)
+                while lane_of(executor).rounds < rounds + 2:
+                    executor.poke(CHAIN)
+                    await trio.sleep(0.01)
+                assert "no_quorum" in lane_of(executor).trouble
+                nursery.start_soon(executor.submit, intent(2))
+                await trio.testing.wait_all_tasks_blocked()
             await executor.submit(intent(2), settled=False)
             await anvil.mine(3)
             assert (await executor.wait(intent(2).key)).succeeded

@@ -19,7 +19,6 @@ from keeper.devnet.beacon import SimulatedBeacon
 from keeper.devnet.beacon_node import BeaconNode, genesis_time
 from keeper.devnet.chains import Anvil, free_port
 from keeper.hashing import keccak
-from keeper.observe.light_client.beacon import BeaconSpec
 from keeper.observe.light_client.claims import HISTORY, Claim, HistoryChallenge, judge
 from keeper.observe.light_client.output_root import (
     Anchor,
@@ -31,8 +30,11 @@ from keeper.observe.light_client.output_root import (
 )
 from keeper.observe.light_client.rest import BeaconRest
 from keeper.observe.light_client.service import LightClientService
+from keeper.observe.light_client.spec import BeaconSpec
+from keeper.observe.light_client.trust import TrustBook
 from keeper.reasons import Reason
-from keeper.units import BlockNumber, ChainId, Timestamp, Wei
+from keeper.store import Store
+from keeper.units import BlockNumber, ChainId
 from keeper.web.client import get_json
 from tests.support.anvil import anvil_binary, chain_of
 from tests.support.chains import CHAIN, ECHO, ECHO_CODE, Watcher
@@ -69,12 +71,9 @@ class Line:
 
     def final(self) -> Header:
         """The final block as the light client knows it, with nothing from an endpoint."""
-        ref, client = self.service.anchor(), self.service.client
-        assert ref is not None
-        assert client is not None
-        execution = client.finalized.execution
-        time, root = Timestamp(execution.timestamp), execution.state_root
-        return Header(ref, bytes(32), time, root, bytes(32), Wei(0), 0, 0)
+        header = self.service.anchor()
+        assert header is not None
+        return header
 
     def anchor(self) -> Anchor:
         header = self.final()
@@ -95,9 +94,9 @@ async def _line(binary: Path, size: int = 32, blocks: int = 20) -> AsyncIterator
         url = f"http://127.0.0.1:{port}"
         found = await get_json("127.0.0.1", port, "/eth/v1/beacon/headers/finalized")
         line = Line(anvil, node, None)  # type: ignore[arg-type]  # made in the next line
-        line.service = LightClientService(
-            CHAIN, BeaconRest(url), beacon.spec, bytes.fromhex(found["data"]["root"][2:]), line.now
-        )
+        root = bytes.fromhex(found["data"]["root"][2:])
+        book = TrustBook(Store(":memory:"), CHAIN, beacon.spec, root)
+        line.service = LightClientService(CHAIN, BeaconRest(url), beacon.spec, root, line.now, book)
         await line.service.step()
         assert line.service.trouble == ""
         yield line
@@ -283,9 +282,9 @@ async def test_the_process_and_its_faults_over_rest(anvil_binary: Path) -> None:
             head = await anvil.rpc.call("eth_getBlockByNumber", ["latest", False])
             now = int(head["timestamp"], 16) - start + 100
             root = bytes.fromhex(found["data"]["root"][2:])
-            service = LightClientService(
-                CHAIN, BeaconRest(f"http://127.0.0.1:{port}"), spec, root, lambda: now
-            )
+            source = BeaconRest(f"http://127.0.0.1:{port}")
+            book = TrustBook(Store(":memory:"), CHAIN, spec, root)
+            service = LightClientService(CHAIN, source, spec, root, lambda: now, book)
             await service.step()
             assert service.trouble == ""
             before = service.anchor()

@@ -108,6 +108,7 @@ async def test_a_task_is_done_once_however_often_it_is_brought() -> None:
         assert (await at.executor.submit(intent(1))).succeeded
         with pytest.raises(LocalError, match="another intent"):
             await at.executor.submit(intent(1, data=b"other"))
+        assert at.executor._journal._news == {}, "who waited for it leaves nothing behind"
 
 
 async def test_stuck_housekeeping_does_not_delay_an_urgent_one() -> None:

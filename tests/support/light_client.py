@@ -10,7 +10,8 @@ from keeper.chain.codec import header_rlp
 from keeper.devnet.beacon import Block, SimulatedBeacon
 from keeper.errors import RemoteFault
 from keeper.hashing import keccak
-from keeper.observe.light_client.beacon import BeaconSpec, LightClient
+from keeper.observe.light_client.beacon import LightClient
+from keeper.observe.light_client.spec import BeaconSpec
 from keeper.observe.light_client.ssz import (
     Bootstrap,
     Update,
@@ -18,6 +19,7 @@ from keeper.observe.light_client.ssz import (
     decode_finality_update,
     decode_update,
 )
+from keeper.observe.light_client.trust import from_bootstrap
 from keeper.reasons import Reason
 
 SIZE = 32
@@ -82,7 +84,8 @@ class Case:
     def client(self) -> LightClient:
         trusted = from_hex(self.load("meta.yaml")["trusted_block_root"])
         bootstrap = decode_bootstrap(self.raw("bootstrap"), SIZE)
-        return LightClient(self.spec(), trusted, bootstrap, bootstrap.header.beacon.slot)
+        state = from_bootstrap(self.spec(), trusted, bootstrap)
+        return LightClient(self.spec(), state, bootstrap.header.beacon.slot)
 
 
 def execution_block(
@@ -125,6 +128,7 @@ class World:
             0, size=size, slots_per_epoch=slots_per_epoch, epochs_per_period=epochs_per_period
         )
         self.now = 0
+        self.blocks: dict[bytes, dict[str, Any]] = {}
         self._tip = bytes(32)
 
     def grow(self, slots: int) -> None:
@@ -134,6 +138,7 @@ class World:
             block = execution_block(self.now, self._tip, self.now)
             if self.beacon.add(block):
                 self._tip = from_hex(block["hash"])
+                self.blocks[self._tip] = block
 
     def final(self) -> Block:
         """Return what the newest signed block makes final."""
@@ -146,7 +151,8 @@ class World:
         root = self.final().root
         bootstrap = self.beacon.bootstrap(root)
         assert bootstrap is not None
-        return LightClient(self.beacon.spec, root, bootstrap, self.now)
+        spec = self.beacon.spec
+        return LightClient(spec, from_bootstrap(spec, root, bootstrap), self.now)
 
     def update(self) -> Update:
         update = self.beacon.newest()

@@ -343,6 +343,31 @@ async def test_ipc_reconnects_and_fails_what_was_open(tmp_path: Path) -> None:
         assert await rpc.call("eth_x") == "eth_x"
 
 
+@pytest.mark.parametrize("number", [[], {}, None, "1", 1.5])
+async def test_an_answer_with_an_impossible_number_is_nobodys(tmp_path: Path, number: Any) -> None:
+    async def server(stream: trio.abc.Stream) -> None:
+        while True:
+            for request in await receive_lines(stream, 1):
+                strange = json.dumps({"jsonrpc": "2.0", "id": number, "result": 0}).encode()
+                batch = b"[" + strange + b"]"
+                await stream.send_all(strange + b"\n" + batch + b"\n" + answer(request) + b"\n")
+
+    async with unix_served(tmp_path / "s", server) as rpc:
+        for _ in range(2):
+            assert await rpc.call("eth_x") == "eth_x"
+
+
+@pytest.mark.parametrize("key", [[], {}, 7, None])
+async def test_a_subscription_without_a_name_is_none(tmp_path: Path, key: Any) -> None:
+    async def server(stream: trio.abc.Stream) -> None:
+        (request,) = await receive_lines(stream, 1)
+        await stream.send_all(json.dumps({"id": request["id"], "result": key}).encode() + b"\n")
+        await trio.sleep_forever()
+
+    async with unix_served(tmp_path / "s", server) as rpc:
+        await rpc.follow_heads(lambda: None)
+
+
 async def test_a_notification_before_its_reply_is_not_lost(tmp_path: Path) -> None:
     async def server(stream: trio.abc.Stream) -> None:
         (request,) = await receive_lines(stream, 1)

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from keeper.observe.light_client.beacon import LightClient, Refused
+from keeper.observe.light_client.beacon import LightClient
 from keeper.observe.light_client.bls import BadKey, DecodedKeys
+from keeper.observe.light_client.spec import Refused
 from keeper.observe.light_client.ssz import (
     EMPTY_HEADER,
     BadEncoding,
@@ -17,6 +18,7 @@ from keeper.observe.light_client.ssz import (
     decode_optimistic_update,
     decode_update,
 )
+from keeper.observe.light_client.trust import from_bootstrap
 from keeper.reasons import Reason
 from tests.support.light_client import SIZE, World
 
@@ -92,12 +94,13 @@ def test_every_flipped_byte_of_a_bootstrap_is_refused(world: World) -> None:
     bootstrap = world.beacon.bootstrap(root)
     assert bootstrap is not None
     raw = bootstrap.encode()
-    LightClient(world.beacon.spec, root, decode_bootstrap(raw, SIZE), world.now)
+    spec = world.beacon.spec
+    from_bootstrap(spec, root, decode_bootstrap(raw, SIZE))
     for at in range(len(raw)):
         bad = bytearray(raw)
         bad[at] ^= 1 << at % 8
         with pytest.raises((BadEncoding, Refused)):
-            LightClient(world.beacon.spec, root, decode_bootstrap(bytes(bad), SIZE), world.now)
+            from_bootstrap(spec, root, decode_bootstrap(bytes(bad), SIZE))
 
 
 def test_low_participation_makes_nothing_final(world: World) -> None:
@@ -187,15 +190,15 @@ def test_another_next_committee_is_refused(world: World) -> None:
 
 
 def test_a_bootstrap_of_another_block_or_too_old_is_refused(world: World) -> None:
-    root = world.final().root
+    root, spec = world.final().root, world.beacon.spec
     bootstrap = world.beacon.bootstrap(root)
     assert bootstrap is not None
     for trusted, now, reason in (
         (bytes(32), world.now, Reason.UNTRUSTED_ROOT),
-        (root, world.now + world.beacon.spec.trusting_slots, Reason.TRUST_EXPIRED),
+        (root, world.now + spec.trusting_slots, Reason.TRUST_EXPIRED),
     ):
         with pytest.raises(Refused) as refused:
-            LightClient(world.beacon.spec, trusted, bootstrap, now)
+            LightClient(spec, from_bootstrap(spec, trusted, bootstrap), now)
         assert refused.value.reason is reason
 
 

@@ -8,6 +8,7 @@ from keeper import config
 from keeper.config import LightClientConfig
 from keeper.errors import ConfigError
 from keeper.observe.light_client.service import configured
+from keeper.store import Store
 from keeper.units import ChainId
 
 CHAIN = ChainId(31501)
@@ -40,11 +41,12 @@ def test_a_rendered_section_is_read_back(tmp_path: Path) -> None:
     assert config.load(_home(tmp_path, "")).light_clients == {}
     read = config.load(_home(tmp_path, SETTINGS.render(CHAIN)))
     assert read.light_clients == {CHAIN: SETTINGS}
-    service = configured(CHAIN, SETTINGS)
+    service = configured(CHAIN, SETTINGS, Store(":memory:"), lambda: 1_700_000_042.9)
     assert service.spec.forks == SETTINGS.forks
     assert service.spec.committee_size == 512
     assert service.spec.trusting_slots == 14 * 86_400
     assert service.anchor() is None
+    assert service._now() == 42
 
 
 @pytest.mark.parametrize(
@@ -68,4 +70,4 @@ def test_what_cannot_be_is_refused(tmp_path: Path, old: str, new: str, says: str
 def test_an_address_that_is_none(tmp_path: Path) -> None:
     wrong = LightClientConfig("ftp://x", b"\1" * 32, 0, b"\2" * 32, ((0, b"\5\0\0\0"),))
     with pytest.raises(ConfigError, match="http"):
-        configured(CHAIN, wrong)
+        configured(CHAIN, wrong, Store(":memory:"))

@@ -2,22 +2,33 @@
 
 import pytest
 
+from keeper.chain.codec import header
 from keeper.chain.finality import Anchored
 from keeper.errors import RemoteFault
 from keeper.observe.light_client.rest import BeaconRest
-from keeper.observe.light_client.service import LightClientService
+from keeper.observe.light_client.service import LightClientService, Source
 from keeper.observe.light_client.ssz import Bootstrap, Update
+from keeper.observe.light_client.trust import TrustBook, TrustedState
 from keeper.reasons import Reason
+from keeper.store import Store
 from keeper.units import ChainId
 from tests.support.light_client import World
 
 CHAIN = ChainId(31501)
 
 
-def _service(world: World, root: bytes | None = None, stall_slots: int = 30) -> LightClientService:
-    trusted = root or world.final().root
+def _service(
+    world: World,
+    root: bytes | None = None,
+    stall_slots: int = 30,
+    *,
+    source: Source | None = None,
+    store: Store | None = None,
+) -> LightClientService:
+    trusted, spec = root or world.final().root, world.beacon.spec
+    book = TrustBook(store or Store(":memory:"), CHAIN, spec, trusted)
     return LightClientService(
-        CHAIN, world, world.beacon.spec, trusted, lambda: world.now, stall_slots=stall_slots
+        CHAIN, source or world, spec, trusted, lambda: world.now, book, stall_slots=stall_slots
     )
 
 
@@ -36,8 +47,7 @@ async def test_it_follows_over_periods_and_anchors_the_newest_final_block(world:
         await service.step()
         assert service.trouble == ""
         anchor, final = service.finality.anchor(), world.final().execution
-        assert anchor is not None
-        assert (anchor.chain, anchor.number, anchor.hash) == (CHAIN, final.number, final.block_hash)
+        assert anchor == header(CHAIN, world.blocks[final.block_hash]), "the whole header is proven"
         world.grow(7)
 
 
@@ -115,7 +125,7 @@ class Dead:
 async def test_a_dead_node_is_said_and_forgotten_when_it_is_back(world: World) -> None:
     service = _service(world)
     await service.step()
-    dead = LightClientService(CHAIN, Dead(), world.beacon.spec, bytes(32), lambda: 0)
+    dead = _service(world, source=Dead())
     await dead.step()
     assert dead.trouble == "endpoint_down: dead: connection refused"
     service._source = Dead()
@@ -124,6 +134,93 @@ async def test_a_dead_node_is_said_and_forgotten_when_it_is_back(world: World) -
     service._source = world
     await service.step()
     assert service.trouble == ""
+
+
+async def test_a_restart_goes_on_where_it_was(world: World) -> None:
+    """Nobody gives a bootstrap of the old root any more, and a period has passed."""
+    store, root = Store(":memory:"), world.final().root
+    service = _service(world, root, store=store)
+    await service.step()
+    world.grow(70)
+    await service.step()
+    before = service.anchor()
+    again = _service(world, root, source=Dead(), store=store)
+    await again.step()
+    assert again.anchor() == before
+    again._source = world
+    world.grow(5)
+    await again.step()
+    assert again.trouble == ""
+    assert again.client is not None
+    assert again.client.finalized.beacon.root() == world.final().root
+
+
+async def test_another_trusted_root_starts_anew(world: World) -> None:
+    store = Store(":memory:")
+    await _service(world, store=store).step()
+    world.grow(20)
+    other = _service(world, source=Dead(), store=store)
+    await other.step()
+    assert other.anchor() is None
+
+
+async def test_kept_trust_expires_too(world: World) -> None:
+    store, root = Store(":memory:"), world.final().root
+    await _service(world, root, store=store).step()
+    world.beacon.faults.stalled = True
+    world.now += world.beacon.spec.trusting_slots
+    again = _service(world, root, store=store)
+    await again.step()
+    assert again.health().reason is Reason.TRUST_EXPIRED
+    assert again.anchor() is None
+
+
+async def test_an_equivocation_outlives_the_process(world: World) -> None:
+    store, root = Store(":memory:"), world.final().root
+    service = _service(world, root, store=store)
+    world.beacon.faults.equivocating = True
+    for _ in range(3):
+        await service.step()
+    assert service.health().reason is Reason.EQUIVOCATION
+    world.beacon.faults.equivocating = False
+    world.grow(9)
+    again = _service(world, root, store=store)
+    await again.step()
+    assert again.health().reason is Reason.EQUIVOCATION
+    assert again.client is not None
+    assert service.client is not None
+    assert again.client.equivocation == service.client.equivocation
+    assert again.anchor() == service.anchor()
+
+
+@pytest.mark.parametrize("column", ["header", "current", "next", "first"])
+async def test_a_row_that_somebody_changed_is_no_trust(world: World, column: str) -> None:
+    store, root = Store(":memory:"), world.final().root
+    service = _service(world, root, store=store)
+    await service.step()
+    with store.durable() as rows:
+        rows.execute(f"UPDATE light_client SET {column} = x'00'")
+    again = _service(world, root, store=store)
+    await again.step()
+    assert again.trouble == ""
+    assert again.anchor() == service.anchor(), "proven again from the root"
+
+
+async def test_only_what_is_worth_it_is_written(world: World) -> None:
+    writes = 0
+
+    class Counting(TrustBook):
+        def keep(self, state: TrustedState) -> None:
+            nonlocal writes
+            writes += 1
+            super().keep(state)
+
+    service = _service(world)
+    service._book = Counting(Store(":memory:"), CHAIN, world.beacon.spec, world.final().root)
+    for _ in range(60):
+        await service.step()
+        world.grow(1)
+    assert 1 < writes < 6, "two committees were learned, and the header moved by sixty slots"
 
 
 async def test_nobody_listens_there() -> None:

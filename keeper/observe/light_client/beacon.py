@@ -1,6 +1,6 @@
 """The Ethereum light client: a sync committee of 512 signs headers, two thirds make one final.
 
-    trusted block root ─▶ bootstrap ─▶ LightClient(finalized, current committee)
+    trusted block root ─▶ bootstrap ─▶ TrustedState ─▶ LightClient(finalized, current committee)
     update ─ decode ─ branches ─ signature ─▶ best update │ optimistic header │ finalized header
                                                           └ the next committee, one period ahead
 
@@ -14,116 +14,24 @@
 Source: consensus-specs, altair and electra light-client/sync-protocol.md (Electra and Fulu).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from keeper.observe.light_client.bls import BadKey, DecodedKeys
+from keeper.observe.light_client.spec import BeaconSpec, Refused, Verdict, need, supermajority
 from keeper.observe.light_client.ssz import (
-    CURRENT_COMMITTEE_GINDEX,
     FINALIZED_ROOT_GINDEX,
-    MAX_COMMITTEE,
     NEXT_COMMITTEE_GINDEX,
-    Bootstrap,
-    LightHeader,
     SyncCommittee,
     Update,
     branch_root,
     sha256,
 )
+from keeper.observe.light_client.trust import Equivocation, TrustedState
 from keeper.reasons import Reason
 
 MIN_PARTICIPANTS = 1
-DOMAIN_SYNC_COMMITTEE = bytes.fromhex("07000000")
 _REMEMBERED_SLOTS = 64
 """Signed slots kept to see an equivocation: two epochs, as long as a header takes to be final."""
-
-
-@dataclass(frozen=True, slots=True)
-class BeaconSpec:
-    """The constants of one beacon chain.
-
-    Args:
-        genesis_validators_root: names the chain in every signature.
-        forks: (first epoch, fork version) from Electra on, ascending.
-        committee_size: members of a sync committee.
-        slots_per_epoch, epochs_per_period: lengths; a committee serves one period.
-        trusting_slots: how old a finalized header may be and still be built on.
-    """
-
-    genesis_validators_root: bytes
-    forks: tuple[tuple[int, bytes], ...]
-    committee_size: int = MAX_COMMITTEE
-    slots_per_epoch: int = 32
-    epochs_per_period: int = 256
-    trusting_slots: int = 14 * 7_200
-
-    def __post_init__(self) -> None:
-        if not self.forks or self.forks != tuple(sorted(self.forks)):
-            raise ValueError("forks must be ascending, at least one")
-        if self.committee_size % 8 or not 0 < self.committee_size <= MAX_COMMITTEE:
-            raise ValueError(f"no preset has {self.committee_size} members")
-
-    @property
-    def period_slots(self) -> int:
-        """How long a committee serves, in slots."""
-        return self.slots_per_epoch * self.epochs_per_period
-
-    def period(self, slot: int) -> int:
-        """Return the sync committee period of a slot."""
-        return slot // self.period_slots
-
-    def fork_version(self, epoch: int) -> bytes:
-        """Return the version in force; before the first known fork, the first one."""
-        reached = [version for first, version in self.forks if first <= epoch]
-        return reached[-1] if reached else self.forks[0][1]
-
-    def domain(self, signature_slot: int) -> bytes:
-        """Return the signature domain of a slot (compute_domain)."""
-        epoch = (max(signature_slot, 1) - 1) // self.slots_per_epoch
-        data = self.fork_version(epoch).ljust(32, b"\0") + self.genesis_validators_root
-        return DOMAIN_SYNC_COMMITTEE + sha256(data)[:28]
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What an update did.
-
-    Args:
-        reason: why it was refused, or why it made nothing final; None if all is well.
-        detail: the values that show it.
-        finalized: the finalized header moved.
-        optimistic: the newest signed header moved.
-    """
-
-    reason: Reason | None = None
-    detail: str = ""
-    finalized: bool = False
-    optimistic: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Equivocation:
-    """Two headers of one slot, each signed by two thirds of a committee."""
-
-    first: Update
-    second: Update
-
-
-class Refused(ValueError):
-    """What the rules forbid: raised for a bootstrap; for an update it becomes the verdict."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(f"{reason.value}: {detail}")
-        self.reason, self.detail = reason, detail
-
-
-def _need(condition: bool, reason: Reason, detail: str) -> None:
-    if not condition:
-        raise Refused(reason, detail)
-
-
-def supermajority(participants: int, size: int) -> bool:
-    """Return whether two thirds took part."""
-    return participants * 3 >= size * 2
 
 
 class LightClient:
@@ -133,47 +41,31 @@ class LightClient:
     header here was proven from the trusted root on.
     """
 
-    def __init__(self, spec: BeaconSpec, trusted_root: bytes, bootstrap: Bootstrap, now: int):
-        """Start from a block root that the operator trusts.
+    def __init__(self, spec: BeaconSpec, trusted: TrustedState, now: int) -> None:
+        """Start from what is trusted: a checked bootstrap, or what was proven before a restart.
 
         Args:
             spec: of the chain.
-            trusted_root: beacon block root, from somebody the operator trusts.
-            bootstrap: what the source says about it.
+            trusted: where to start.
             now: the present slot.
 
         Raises:
-            Refused: the bootstrap is not that block's, or the block is too old to build on.
+            Refused: its header is too old to build on.
         """
-        header = bootstrap.header
-        _need(
-            header.beacon.root() == trusted_root,
-            Reason.UNTRUSTED_ROOT,
-            f"block {header.beacon.root().hex()}, trusted is {trusted_root.hex()}",
-        )
-        _need(
-            bootstrap.committee.size == spec.committee_size,
-            Reason.WRONG_COMMITTEE,
-            f"{bootstrap.committee.size} members",
-        )
-        _need(header.is_consistent(), Reason.BAD_PROOF, "execution header of the bootstrap")
-        root = branch_root(bootstrap.committee.root, bootstrap.branch, CURRENT_COMMITTEE_GINDEX)
-        _need(
-            root == header.beacon.state_root,
-            Reason.WRONG_COMMITTEE,
-            "the bootstrap's committee is not the one in that block's state",
-        )
         self.spec = spec
-        self.finalized: LightHeader = header
-        self.optimistic: LightHeader = header
-        self.current = bootstrap.committee
-        self.next: SyncCommittee | None = None
+        self.finalized = self.optimistic = trusted.finalized
+        self.current, self.next = trusted.current, trusted.next
+        self.equivocation = trusted.equivocation
         self.best: Update | None = None
-        self.equivocation: Equivocation | None = None
         self._previous_max = self._current_max = 0
         self._keys: dict[bytes, DecodedKeys] = {}
         self._signed: dict[int, Update] = {}
         self._need_trust(now)
+
+    @property
+    def trusted(self) -> TrustedState:
+        """Return what a restart may start from."""
+        return TrustedState(self.finalized, self.current, self.next, self.equivocation)
 
     @property
     def period(self) -> int:
@@ -188,7 +80,7 @@ class LightClient:
             now: the present slot, by this node's clock.
         """
         try:
-            _need(self.equivocation is None, Reason.EQUIVOCATION, "the committee signed twice")
+            need(self.equivocation is None, Reason.EQUIVOCATION, "the committee signed twice")
             self._need_trust(now)
             self._validate(update, now)
         except Refused as refusal:
@@ -216,7 +108,7 @@ class LightClient:
 
     def _need_trust(self, now: int) -> None:
         age = now - self.finalized.beacon.slot
-        _need(
+        need(
             age <= self.spec.trusting_slots,
             Reason.TRUST_EXPIRED,
             f"the finalized header is {age} slots old",
@@ -230,28 +122,28 @@ class LightClient:
         """
         spec, attested = self.spec, update.attested.beacon.slot
         participants = update.aggregate.participants
-        _need(
+        need(
             len(update.aggregate.bits) == update.next_committee.size == spec.committee_size,
             Reason.MALFORMED,
             "another committee size",
         )
-        _need(participants >= MIN_PARTICIPANTS, Reason.LOW_PARTICIPATION, "nobody signed")
-        _need(update.attested.is_consistent(), Reason.BAD_PROOF, "execution of the signed header")
-        _need(now >= update.signature_slot, Reason.TOO_FAR_AHEAD, f"slot {update.signature_slot}")
-        _need(
+        need(participants >= MIN_PARTICIPANTS, Reason.LOW_PARTICIPATION, "nobody signed")
+        need(update.attested.is_consistent(), Reason.BAD_PROOF, "execution of the signed header")
+        need(now >= update.signature_slot, Reason.TOO_FAR_AHEAD, f"slot {update.signature_slot}")
+        need(
             update.signature_slot > attested >= update.finalized.beacon.slot,
             Reason.MALFORMED,
             "slots are out of order",
         )
         signed_in, known = spec.period(update.signature_slot), self.next is not None
-        _need(signed_in >= self.period, Reason.STALE, f"signed in period {signed_in}")
-        _need(
+        need(signed_in >= self.period, Reason.STALE, f"signed in period {signed_in}")
+        need(
             signed_in <= self.period + known,
             Reason.TOO_FAR_AHEAD,
             f"signed in period {signed_in}, the committee of {self.period + known} is the newest",
         )
         teaches = not known and update.has_committee and spec.period(attested) == self.period
-        _need(
+        need(
             attested > self.finalized.beacon.slot or teaches,
             Reason.STALE,
             f"slot {attested} is not after the finalized slot {self.finalized.beacon.slot}",
@@ -264,30 +156,30 @@ class LightClient:
     def _validate_finality(update: Update) -> None:
         finalized = update.finalized
         if not update.has_finality:
-            _need(finalized.is_empty, Reason.BAD_PROOF, "finalized header without a branch")
+            need(finalized.is_empty, Reason.BAD_PROOF, "finalized header without a branch")
             return
         leaf = bytes(32)
         if finalized.beacon.slot == 0:
-            _need(finalized.is_empty, Reason.BAD_PROOF, "finalized header of genesis")
+            need(finalized.is_empty, Reason.BAD_PROOF, "finalized header of genesis")
         else:
-            _need(finalized.is_consistent(), Reason.BAD_PROOF, "execution of the finalized header")
+            need(finalized.is_consistent(), Reason.BAD_PROOF, "execution of the finalized header")
             leaf = finalized.beacon.root()
         root = branch_root(leaf, update.finality_branch, FINALIZED_ROOT_GINDEX)
-        _need(root == update.attested.beacon.state_root, Reason.BAD_PROOF, "finality branch")
+        need(root == update.attested.beacon.state_root, Reason.BAD_PROOF, "finality branch")
 
     def _validate_committee(self, update: Update) -> None:
         committee, beacon = update.next_committee, update.attested.beacon
         if not update.has_committee:
-            _need(committee.is_empty, Reason.BAD_PROOF, "next committee without a branch")
+            need(committee.is_empty, Reason.BAD_PROOF, "next committee without a branch")
             return
         if self.next is not None and self.spec.period(beacon.slot) == self.period:
-            _need(
+            need(
                 committee.raw == self.next.raw,
                 Reason.WRONG_COMMITTEE,
                 f"another committee for period {self.period + 1}",
             )
         root = branch_root(committee.root, update.next_branch, NEXT_COMMITTEE_GINDEX)
-        _need(root == beacon.state_root, Reason.BAD_PROOF, "next committee's branch")
+        need(root == beacon.state_root, Reason.BAD_PROOF, "next committee's branch")
 
     def _validate_signature(self, update: Update, committee: SyncCommittee | None) -> None:
         assert committee is not None
@@ -298,7 +190,7 @@ class LightClient:
             good = self._decoded(committee).verify(aggregate.bits, message, aggregate.signature)
         except BadKey as error:
             raise Refused(Reason.WRONG_COMMITTEE, str(error)) from error
-        _need(
+        need(
             good,
             Reason.BAD_SIGNATURE,
             f"not signed by these {aggregate.participants} members of the committee of period "

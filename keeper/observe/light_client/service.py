@@ -1,7 +1,8 @@
 """Follows a beacon node and anchors a chain's finality to what its consensus signed.
 
-    bootstrap ─▶ updates, period by period ─▶ every poll: finality update
+    kept state, or bootstrap ─▶ updates, period by period ─▶ every poll: finality update
                                                       └▶ LightClient ─▶ anchor() ─▶ Anchored
+                                                                  └▶ kept for the next start
 
 The node is asked, never believed; a dead or lying node can delay finality and nothing else. What
 is wrong now is in `trouble`, for the health page.
@@ -15,14 +16,17 @@ import structlog
 import trio
 
 from keeper.chain.finality import Anchored
-from keeper.chain.port import BlockRef
+from keeper.chain.port import BlockRef, Header
 from keeper.config import LightClientConfig
 from keeper.errors import RemoteFault
-from keeper.observe.light_client.beacon import BeaconSpec, LightClient, Refused, Verdict
+from keeper.observe.light_client.beacon import LightClient
 from keeper.observe.light_client.rest import BeaconRest
-from keeper.observe.light_client.ssz import Bootstrap, Update
+from keeper.observe.light_client.spec import BeaconSpec, Refused, Verdict
+from keeper.observe.light_client.ssz import BadEncoding, Bootstrap, Update
+from keeper.observe.light_client.trust import TrustBook, TrustedState, from_bootstrap
 from keeper.reasons import Reason
-from keeper.units import BlockNumber, ChainId
+from keeper.store import Store
+from keeper.units import BlockNumber, ChainId, Timestamp, Wei
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +38,8 @@ TRUSTING_S = 14 * 86_400
 """Well within the time in which validators can leave with their stake."""
 _PERIODS = 16
 """Updates asked for at once: a client 18 days behind catches up with one request."""
+_KEEP_SLOTS = 32
+"""How far the final header moves until it is kept again: an epoch of Ethereum."""
 
 
 class Source(Protocol):
@@ -57,13 +63,19 @@ class Source(Protocol):
         ...
 
 
-def slot_clock(genesis_time: int, seconds_per_slot: int) -> Callable[[], int]:
-    """Return a function that tells the present slot by this machine's clock."""
-    return lambda: (int(time.time()) - genesis_time) // seconds_per_slot
-
-
-def configured(chain: ChainId, settings: LightClientConfig) -> "LightClientService":
+def configured(
+    chain: ChainId,
+    settings: LightClientConfig,
+    store: Store,
+    clock: Callable[[], float] = time.time,
+) -> "LightClientService":
     """Return the service for one chain of the configuration.
+
+    Args:
+        chain: the execution chain's id.
+        settings: its section.
+        store: where the trusted state is kept.
+        clock: tells unix seconds; slots are counted by it.
 
     Raises:
         ConfigError: the beacon's address is none.
@@ -80,7 +92,8 @@ def configured(chain: ChainId, settings: LightClientConfig) -> "LightClientServi
         BeaconRest(settings.beacon),
         spec,
         settings.trusted_root,
-        slot_clock(settings.genesis_time, settings.seconds_per_slot),
+        lambda: (int(clock()) - settings.genesis_time) // settings.seconds_per_slot,
+        TrustBook(store, chain, spec, settings.trusted_root),
         poll_s=settings.seconds_per_slot / 2,
         stall_slots=STALL_EPOCHS * settings.slots_per_epoch,
     )
@@ -95,6 +108,7 @@ class LightClientService:
         spec: the beacon chain's constants.
         trusted_root: block root to start from, from somebody the operator trusts.
         now_slot: tells the present slot.
+        book: where the trusted state outlives the process.
         poll_s: how often to ask.
         stall_slots: older than this, the newest final header counts as stalled.
     """
@@ -106,6 +120,7 @@ class LightClientService:
         spec: BeaconSpec,
         trusted_root: bytes,
         now_slot: Callable[[], int],
+        book: TrustBook,
         *,
         poll_s: float = 6.0,
         stall_slots: int = 160,
@@ -115,16 +130,26 @@ class LightClientService:
         self.refusal = Verdict()
         self.fault = Verdict()
         self.finality = Anchored(self.anchor)
-        self._source, self._root, self._now = source, trusted_root, now_slot
+        self._source, self._root, self._now, self._book = source, trusted_root, now_slot, book
         self._poll_s, self._stall_slots = poll_s, stall_slots
         self._last: Update | None = None
+        self._kept: TrustedState | None = None
 
-    def anchor(self) -> BlockRef | None:
-        """Return the newest execution block that is proven final."""
+    def anchor(self) -> Header | None:
+        """Return the header of the newest execution block that is proven final."""
         if self.client is None:
             return None
         execution = self.client.finalized.execution
-        return BlockRef(self.chain, BlockNumber(execution.number), execution.block_hash)
+        return Header(
+            BlockRef(self.chain, BlockNumber(execution.number), execution.block_hash),
+            execution.parent_hash,
+            Timestamp(execution.timestamp),
+            execution.state_root,
+            execution.receipts_root,
+            Wei(execution.base_fee),
+            execution.gas_limit,
+            execution.gas_used,
+        )
 
     @property
     def trouble(self) -> str:
@@ -166,9 +191,8 @@ class LightClientService:
     async def _advance(self) -> None:
         size = self.spec.committee_size
         if self.client is None:
-            bootstrap = await self._source.bootstrap(self._root, size)
             try:
-                self.client = LightClient(self.spec, self._root, bootstrap, self._now())
+                self.client = await self._started()
             except Refused as refused:
                 self.fault = Verdict(refused.reason, refused.detail)
                 return
@@ -183,6 +207,36 @@ class LightClientService:
         if update != self._last:
             self._last = update
             self._take(client, update)
+        await self._keep(client.trusted)
+
+    async def _started(self) -> LightClient:
+        """Return the client: from what was kept, else from the trusted root.
+
+        Raises:
+            Refused: the block to start from is too old, or the bootstrap is another block's.
+            RemoteFault: the node does not give the bootstrap.
+        """
+        try:
+            self._kept = await trio.to_thread.run_sync(self._book.load)
+        except BadEncoding as error:
+            log.warning("light_client_starts_anew", chain=self.chain, because=str(error))
+        if self._kept is not None:
+            return LightClient(self.spec, self._kept, self._now())
+        bootstrap = await self._source.bootstrap(self._root, self.spec.committee_size)
+        trusted = from_bootstrap(self.spec, self._root, bootstrap)
+        return LightClient(self.spec, trusted, self._now())
+
+    async def _keep(self, state: TrustedState) -> None:
+        """Write what a restart should start from, if it is worth a write."""
+        kept = self._kept
+        if (
+            kept is None
+            or (state.current, state.next) != (kept.current, kept.next)
+            or state.equivocation != kept.equivocation
+            or state.finalized.beacon.slot >= kept.finalized.beacon.slot + _KEEP_SLOTS
+        ):
+            await trio.to_thread.run_sync(self._book.keep, state)
+            self._kept = state
 
     def _take(self, client: LightClient, update: Update) -> None:
         self.refusal = client.process(update, self._now())

@@ -118,9 +118,19 @@ class ExecutionHeader:
             raise BadEncoding("execution header: offset of the extra data")
 
     @property
+    def parent_hash(self) -> bytes:
+        """Hash of the block before."""
+        return self.raw[0:32]
+
+    @property
     def state_root(self) -> bytes:
         """Root of the accounts after this block."""
         return self.raw[52:84]
+
+    @property
+    def receipts_root(self) -> bytes:
+        """Root of the block's receipts."""
+        return self.raw[84:116]
 
     @property
     def number(self) -> int:
@@ -128,9 +138,24 @@ class ExecutionHeader:
         return _number(self.raw[404:412])
 
     @property
+    def gas_limit(self) -> int:
+        """Gas that fits into this block."""
+        return _number(self.raw[412:420])
+
+    @property
+    def gas_used(self) -> int:
+        """Gas that was used."""
+        return _number(self.raw[420:428])
+
+    @property
     def timestamp(self) -> int:
         """Unix seconds."""
         return _number(self.raw[428:436])
+
+    @property
+    def base_fee(self) -> int:
+        """Wei per gas."""
+        return _number(self.raw[440:472])
 
     @property
     def block_hash(self) -> bytes:

@@ -1,0 +1,118 @@
+"""The watcher of one chain: prices that outlive a slow read, an index that is not led astray."""
+
+from collections.abc import Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from keeper.chain.finality import Depth
+from keeper.chain.port import BlockRef, Call, Header, Simulation
+from keeper.chain.simulated import Frame, Reverted, SimulatedChain
+from keeper.errors import RemoteFault
+from keeper.network import ChainSpec, Feed
+from keeper.observe.observation import SeenPrice
+from keeper.observe.service import DECIMALS, LATEST_ROUND, Watcher
+from keeper.reasons import Reason
+from keeper.units import ChainId, symbol
+
+CHAIN = ChainId(7)
+FEED = Feed(symbol("ETH-USD"), b"\xfe" * 20)
+SPEC = ChainSpec(CHAIN, (("Vault", b"\xaa" * 20),), feeds=(FEED,))
+
+
+class Chain(SimulatedChain):
+    """A chain whose calls wait while `held` is set, and whose blocks a test may replace."""
+
+    def __init__(self) -> None:
+        self.answer, self.decimals = (3_000 * 10**8, 1_700_000_000), 8
+        self.held: trio.Event | None = None
+        self.forged: dict[bytes, Header] = {}
+        super().__init__(CHAIN, Depth(2), contracts={FEED.address: self.feed})
+        self.mine(4)
+
+    def feed(self, frame: Frame) -> bytes:
+        price, updated = self.answer
+        if frame.call.data == DECIMALS and self.decimals >= 0:
+            return self.decimals.to_bytes(32, "big")
+        if frame.call.data == LATEST_ROUND:
+            return b"".join(n.to_bytes(32, "big") for n in (1, price, updated, updated, 1))
+        raise Reverted
+
+    async def calls(self, calls: Sequence[Call], at: BlockRef) -> tuple[Simulation, ...]:
+        if self.held is not None:
+            await self.held.wait()
+        return await super().calls(calls, at)
+
+    async def block(self, block_hash: bytes) -> Header | None:
+        return self.forged.get(block_hash) or await super().block(block_hash)
+
+
+@asynccontextmanager
+async def watched(chain: Chain) -> Any:
+    watcher = Watcher(SPEC, chain)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watcher.run)
+        with trio.fail_after(20):
+            yield watcher
+        nursery.cancel_scope.cancel()
+
+
+def price(dollars: int, at: int) -> SeenPrice:
+    return SeenPrice(FEED.market, dollars * 10**8, at)
+
+
+async def test_a_read_that_is_late_is_not_lost() -> None:
+    chain = Chain()
+    async with watched(chain) as watcher:
+        await watcher.refresh()
+        assert watcher.prices == (price(3_000, 1_700_000_000),)
+        chain.held, chain.answer = trio.Event(), (2_900 * 10**8, 1_700_000_015)
+        with trio.move_on_after(0):
+            await watcher.refresh()
+        await trio.testing.wait_all_tasks_blocked()
+        assert watcher.prices == (price(3_000, 1_700_000_000),), "what it said last"
+        chain.held.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert watcher.prices == (price(2_900, 1_700_000_015),), "nobody waited, and it came"
+
+
+async def test_a_chain_that_cannot_be_read_keeps_its_last_word() -> None:
+    chain = Chain()
+    async with watched(chain) as watcher:
+        await watcher.refresh()
+        chain.broken = RemoteFault("endpoints", Reason.NO_QUORUM, "two against one")
+        await watcher.refresh()
+        assert watcher.prices == (price(3_000, 1_700_000_000),)
+        assert "two against one" in watcher.trouble
+
+
+async def test_a_feed_that_is_none_is_said_and_ends_nothing() -> None:
+    chain = Chain()
+    chain.decimals = -1
+    async with watched(chain) as watcher:
+        await watcher.refresh()
+        assert watcher.prices == ()
+        assert "no decimals" in watcher.trouble
+        chain.decimals = 6
+        await watcher.refresh()
+        assert watcher.prices == (price(3_000 * 100, 1_700_000_000),)
+
+
+async def test_an_ancestor_with_another_number_is_refused() -> None:
+    """Each header hashes to what was asked for, and still the walk back would never end."""
+    chain = Chain()
+    async with watched(chain) as watcher:
+        while watcher.index.newest is None:
+            await watcher.moved.wait()
+        first = watcher.index.newest.number
+        final = chain.mine(6)
+        forged = await chain.block(final.hash)
+        assert forged is not None
+        chain.forged[final.hash] = replace(forged, ref=replace(forged.ref, number=2**40))
+        with pytest.raises(RemoteFault) as caught:
+            await watcher._headers_after(first, bytes(32), final)
+        assert caught.value.reason is Reason.MALFORMED
