@@ -259,6 +259,7 @@ def test_selective_non_reveal_costs_its_penalty(arena: World) -> None:
         "amount": ETHER // 4,
         "beneficiary": bytes(20),
         "nonce": 1,
+        "expiry": arena.block + 99,
     }
     leaf = leaves.penalty_leaf(*arena.place("Bonds"), **fields)
     sealed = arena.seal(leaf)

@@ -447,6 +447,7 @@ class BondChain(Chain):
             "amount": amount,
             "beneficiary": world.actor("reporter"),
             "nonce": self.count,
+            "expiry": world.block + 500,
         }
         leaf = leaves.penalty_leaf(*world.place("Bonds"), **fields)
         self.decide("Bonds", "penalise", leaf, fields, now)
