@@ -295,10 +295,22 @@ def test_a_bid_that_closing_cannot_pay_counts_for_nothing() -> None:
 
 def test_shill_second_bid_pays_if_it_wins() -> None:
     world = sick_world()
+    # K[1] means to drive up what K[0] pays; below its bid it does, above it the shill must act
+    award = auction(world, {K[0]: 12 * USD, K[1]: 11 * USD})
+    assert award is not None
+    assert fields(award)[5:7] == (11 * USD, (K[0], K[1]))
+    mine_to(world, fields(award)[7])
+    world.execute(award, K[0])
+    world = sick_world()
     award = auction(world, {K[0]: 10 * USD, K[1]: 11 * USD})
     assert award is not None
     assert fields(award)[6][0] == K[1]
-    assert world.competition.awards[0].lock > 0
+    mine_to(world, award.expiry + 1)
+    world.view()
+    (penalty,) = only(world, "Penalty")
+    unit = world.parameters.competition.bond_per_unit
+    assert fields(penalty)[1] == K[1]
+    assert fields(penalty)[2] >= 10 * USD * unit
 
 
 def test_healed_account_is_voided_and_nobody_pays() -> None:
