@@ -9,6 +9,9 @@ The model refuses exactly what the contracts refuse; its tokens are counted apar
 so sums can be compared with what really went in and out.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -250,6 +253,18 @@ class World:
     @property
     def competition(self) -> AwardState:
         return decode(self.snapshot.book.rules["award"])
+
+    @contextmanager
+    def abandoned(self) -> Iterator[None]:
+        """Let what happens inside be on branches that no chain keeps; decide no view inside."""
+        moved = dict(self.moved)
+        before = [
+            (model, {k: copy(v) for k, v in vars(model).items()}) for model in self.chains.values()
+        ]
+        yield
+        for model, values in before:
+            vars(model).update(values)
+        self.moved = moved
 
     # --- bidding
 
