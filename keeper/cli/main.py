@@ -18,7 +18,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     # verb: (module with `app`, one line of help)
     "devnet": ("keeper.cli.devnet", "Start and drive a local network on real chains."),
     "init": ("keeper.cli.init", "Make a node home: configuration and sealed keys."),
-    "bond": ("keeper.cli.bond", "Put a bond at stake, leave, withdraw."),
+    "bond": ("keeper.cli.bond", "Put a bond at stake, leave, withdraw, claim."),
     "committee": ("keeper.cli.committee", "Make the committee's shared key together."),
     "run": ("keeper.cli.run", "Run the node of a home."),
     "join": ("keeper.cli.join", "Join a running local devnet with one more keeper."),
