@@ -32,6 +32,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     "account": ("keeper.cli.account", "Legs, margin and decisions of one account."),
     "flow": ("keeper.cli.flow", "Atomic flows over several chains."),
     "intent": ("keeper.cli.intent", "Orders that say what must arrive where (ERC-7683)."),
+    "challenge": ("keeper.cli.challenge", "Stop a big decision by its chain's own history."),
     "auction": ("keeper.cli.auction", "Tasks, rounds and awards."),
     "route": ("keeper.cli.route", "The best way between two places, with its bound."),
     "tx": ("keeper.cli.tx", "What this keeper sent to chains, and why."),

@@ -103,11 +103,12 @@ class AwardRunner:
             head = await self._watchers[award.task.target.chain].chain.head()
         except RemoteFault:
             return False
-        sealed = self._archive.find_leaf(award.leaf, 0)
-        return sealed is not None and head.ref.number >= window_start(award, rank)
+        if head.ref.number < window_start(award, rank):
+            return False
+        return self._archive.find_leaf(award.leaf, award.task.view) is not None
 
     async def _execute(self, award: OpenAward, rank: int) -> None:
-        archived = self._archive.find_leaf(award.leaf, 0)
+        archived = self._archive.find_leaf(award.leaf, award.task.view)
         if archived is None:
             return
         certified = certify(self._network.id, archived, award.leaf)
