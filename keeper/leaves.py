@@ -28,7 +28,8 @@ TRANSFER = (
 AWARD = (
     "Award(bytes32 network,uint32 epoch,uint64 chain,address contract,"
     "bytes32 task,bytes32 account,address venue,bytes32 market,uint256 maxSize,uint256 price,"
-    "address[] ranks,uint64 start,uint64 exclusive,uint64 step,uint64 openAt,uint256 lock)"
+    "address[] ranks,uint64 start,uint64 exclusive,uint64 step,uint64 openAt,uint64 last,"
+    "uint256 lock)"
 )
 FLOW_OUTCOME = (
     "FlowOutcome(bytes32 network,uint32 epoch,uint64 chain,address contract,"
@@ -51,7 +52,7 @@ COMMITTEE_CHANGE = (
 )
 PENALTY = (
     "Penalty(bytes32 network,uint32 epoch,uint64 chain,address contract,"
-    "bytes32 task,address keeper,uint256 amount,address beneficiary,uint64 nonce)"
+    "bytes32 task,address keeper,uint256 amount,address beneficiary,uint64 nonce,uint64 expiry)"
 )
 SEAL = "Seal(bytes32 network,uint32 epoch,uint64 view,bytes32 root)"
 
@@ -157,6 +158,7 @@ def award_leaf(
     exclusive: int,
     step: int,
     open_at: int,
+    last: int,
     lock: int,
 ) -> bytes:
     """Return the leaf of an award; windows are blocks of `chain`, the price is in µUSD.
@@ -166,11 +168,11 @@ def award_leaf(
     words = keccak(b"".join(rank.rjust(32, b"\0") for rank in ranks))
     types = (
         *("bytes32", "bytes32", "address", "bytes32", "uint256", "uint256", "bytes32"),
-        *("uint64", "uint64", "uint64", "uint64", "uint256"),
+        *("uint64", "uint64", "uint64", "uint64", "uint64", "uint256"),
     )
     values = (
         *(task, account, venue, market, max_size, price, words),
-        *(start, exclusive, step, open_at, lock),
+        *(start, exclusive, step, open_at, last, lock),
     )
     return _placed(AWARD, network, epoch, chain, contract, types, values)
 
@@ -252,8 +254,9 @@ def penalty_leaf(
     amount: int,
     beneficiary: bytes,
     nonce: int,
+    expiry: int,
 ) -> bytes:
-    """Return the leaf that takes `amount` of a keeper's bond on the hub."""
-    types = ("bytes32", "address", "uint256", "address", "uint64")
-    values = (task, keeper, amount, beneficiary, nonce)
+    """Return the leaf that takes `amount` of a keeper's bond, until block `expiry` of the hub."""
+    types = ("bytes32", "address", "uint256", "address", "uint64", "uint64")
+    values = (task, keeper, amount, beneficiary, nonce, expiry)
     return _placed(PENALTY, network, epoch, chain, contract, types, values)

@@ -13,7 +13,7 @@ import typer
 
 from keeper.cli.account import open_archive
 from keeper.cli.output import JsonFlag, print_json, print_rows, print_table
-from keeper.compete.state import AwardState, OpenAward, decode
+from keeper.compete.state import AwardState, Flying, OpenAward, decode
 from keeper.compete.task import Task
 from keeper.errors import ConfigError
 from keeper.snapshot.archive import Archive
@@ -45,6 +45,15 @@ def _task(task: Task) -> dict[str, Any]:
     }
 
 
+def _penalty(one: Flying) -> dict[str, Any]:
+    return {
+        "task": one.charge.task,
+        "keeper": one.charge.keeper,
+        "wei": one.charge.amount,
+        "until": one.until,
+    }
+
+
 def _award(award: OpenAward) -> dict[str, Any]:
     return _task(award.task) | {
         "price_uusd": award.price,
@@ -54,6 +63,7 @@ def _award(award: OpenAward) -> dict[str, Any]:
         "exclusive_until": award.start + award.exclusive,
         "step": award.step,
         "open_at": award.open_at,
+        "last": award.last,
         "ill_ever_since": award.ill,
         "void_on_its_way": bool(award.voiding),
     }
@@ -73,6 +83,7 @@ def list_(home: Home = Path(), as_json: JsonFlag = False) -> None:
                 "tasks": [_task(task) for task in state.tasks],
                 "awards": [_award(award) for award in state.awards],
                 "no_shows": [list(row) for row in state.no_shows],
+                "penalties": [_penalty(one) for one in state.flying],
             }
         )
         return
@@ -100,10 +111,13 @@ def list_(home: Home = Path(), as_json: JsonFlag = False) -> None:
     )
     awarded = ("task", "winner", "ranks", "price µUSD", "blocks", "state")
     print_table(awarded, [_award_row(award) for award in state.awards], "Awards")
+    if state.flying:
+        due = [(one.charge.keeper.hex()[:8], one.charge.amount, one.until) for one in state.flying]
+        print_table(("keeper", "wei", "until block of the hub"), due, "Penalties on their way")
 
 
 def _award_row(award: OpenAward) -> tuple[object, ...]:
-    blocks = f"{award.start}…{award.start + award.exclusive}…{award.open_at}"
+    blocks = f"{award.start}…{award.start + award.exclusive}…{award.open_at}…{award.last}"
     status = "to be voided" if award.voiding else "open"
     winner = "0x" + award.ranks[0].hex()[:8]
     return (award.task.id.hex()[:12], winner, len(award.ranks), award.price, blocks, status)

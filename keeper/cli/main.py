@@ -18,7 +18,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     # verb: (module with `app`, one line of help)
     "devnet": ("keeper.cli.devnet", "Start and drive a local network on real chains."),
     "init": ("keeper.cli.init", "Make a node home: configuration and sealed keys."),
-    "bond": ("keeper.cli.bond", "Put a bond at stake, leave, withdraw."),
+    "bond": ("keeper.cli.bond", "Put a bond at stake, leave, withdraw, claim."),
     "committee": ("keeper.cli.committee", "Make the committee's shared key together."),
     "run": ("keeper.cli.run", "Run the node of a home."),
     "join": ("keeper.cli.join", "Join a running local devnet with one more keeper."),
@@ -33,6 +33,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     "account": ("keeper.cli.account", "Legs, margin and decisions of one account."),
     "flow": ("keeper.cli.flow", "Atomic flows over several chains."),
     "intent": ("keeper.cli.intent", "Orders that say what must arrive where (ERC-7683)."),
+    "challenge": ("keeper.cli.challenge", "Stop a big decision by its chain's own history."),
     "auction": ("keeper.cli.auction", "Tasks, rounds and awards."),
     "route": ("keeper.cli.route", "The best way between two places, with its bound."),
     "tx": ("keeper.cli.tx", "What this keeper sent to chains, and why."),

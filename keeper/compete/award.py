@@ -6,7 +6,7 @@
 
     Award ─▶ executed ─▶ done              rank 0 late on another chain than the hub ─▶ Penalty
           ─▶ healthy again ─▶ Attestation(Healed) ─▶ voided              nobody is punished
-          ─▶ lapsed ─▶ Attestation and, if never healthy, Penalty        then a fresh task
+          ─▶ its last block is past ─▶ if never healthy, Penalty         then a fresh task
 
 A vector may hold bids on accounts that are only near liquidation: if one of them falls before the
 reveal, it is awarded without a round of its own. Windows are blocks of the target chain. Source:
@@ -25,6 +25,7 @@ from keeper.compete.state import (
     MAX_CHARGES,
     AwardState,
     Charge,
+    Flying,
     OpenAward,
     Round,
     decode,
@@ -37,6 +38,7 @@ from keeper.snapshot.gates import slowed
 from keeper.snapshot.marks import engine_at
 from keeper.units import PPM, ChainId
 from keeper.venue.awards import EXECUTED, NO_SHOW, VOIDED
+from keeper.venue.bonds import is_punished
 from keeper.venue.book import system_accounts
 from keeper.venue.records import leaf_used, word
 
@@ -48,8 +50,8 @@ MAX_AWARDS_PER_VIEW = 64
 MAX_PENALTIES_PER_VIEW = 32
 MAX_VOIDS_PER_VIEW = 32
 """Together 128 decisions of one view: with clearing they stay below the bound of a proposal."""
-VOID_BLOCKS = 600
-"""Blocks an attestation is given to reach its chain before it is sealed again."""
+FLIGHT_BLOCKS = 600
+"""Blocks an attestation or a penalty is given to reach its chain before it is sealed again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,8 @@ class Step:
         self.context, self.before = context, before
         self.rules = context.parameters.competition
         self.made: list[Decision] = []
-        self.penalties: list[Charge] = list(before.charges)
+        self.flying, lost = self._follow_penalties()
+        self.penalties: list[Charge] = [*lost, *before.charges]
         self.no_shows = dict(before.no_shows)
         self.recent = list(before.recent)
         self.used = {(chain, market): (at, amount) for chain, market, at, amount in before.windows}
@@ -107,7 +110,7 @@ class Step:
         tasks = self._tasks(engine, awards)
         tasks, won = self._award(tasks, vectors, stake, len(awards))
         awards = sorted([*awards, *won], key=lambda award: award.task.id)
-        nonce = self._charge()
+        made = self._charge()
         needed = bool(tasks) or self._anyone_near()
         state = AwardState(
             collecting=self.context.view if needed else 0,
@@ -118,8 +121,9 @@ class Step:
             recent=tuple(self.recent[-self.rules.recent_awards :]),
             no_shows=tuple(sorted(self.no_shows.items())),
             windows=tuple((*key, *value) for key, value in sorted(self.used.items())),
-            charges=tuple(self.penalties[MAX_PENALTIES_PER_VIEW:][:MAX_CHARGES]),
-            nonce=nonce,
+            charges=tuple(self.penalties[made:][:MAX_CHARGES]),
+            flying=tuple(self.flying),
+            nonce=self.before.nonce + made,
         )
         return state, self.made
 
@@ -138,7 +142,10 @@ class Step:
             if leaf_used(records, at, award.leaf):
                 self._ended(award, at)
             elif records.get(at, VOIDED, award.task.id) is None:
-                left.append(self._age(award, block.number))
+                if block.number > award.last:
+                    self._lapsed(award)
+                else:
+                    left.append(self._age(award, block.number))
         return left
 
     def _ended(self, award: OpenAward, at: bytes) -> None:
@@ -147,31 +154,38 @@ class Step:
         records = self.context.tables[target.chain]
         if records.get(at, NO_SHOW, award.task.id, word(winner)) is None:
             return
-        self.no_shows[winner] = self.no_shows.get(winner, 0) + 1
-        if target.chain == self.context.network.hub or award.punished:
+        if target.chain == self.context.network.hub:
+            self.no_shows[winner] = self.no_shows.get(winner, 0) + 1
             return
         stood_in = bytes(20)
         for keeper in award.ranks[1:]:
             if records.get(at, EXECUTED, award.task.id, target.account, word(keeper)) is not None:
                 stood_in = keeper
+        self._no_show(award, stood_in)
+
+    def _lapsed(self, award: OpenAward) -> None:
+        """Charge a winner that let a task lapse which was there to be done all the time."""
+        if award.ill and not self._healthy(award):
+            self._no_show(award, bytes(20))
+
+    def _no_show(self, award: OpenAward, stood_in: bytes) -> None:
+        winner = award.ranks[0]
+        self.no_shows[winner] = self.no_shows.get(winner, 0) + 1
         self.penalties.append(Charge(award.task.id, winner, award.lock, stood_in))
 
-    def _age(self, award: OpenAward, block: int) -> OpenAward:
-        """Return the award after this view: healed, lapsed, or simply older."""
+    def _healthy(self, award: OpenAward) -> bool:
         margin = self.context.margins.get(award.task.target.account)
-        healthy = margin is None or margin.healthy
+        return margin is None or margin.healthy
+
+    def _age(self, award: OpenAward, block: int) -> OpenAward:
+        """Return the award after this view: healed, or simply older."""
+        healthy = self._healthy(award)
         award = replace(award, ill=award.ill and not healthy)
-        lapsed = block > award.open_at + self.rules.lapse_blocks
-        if not healthy and not lapsed and not award.voiding:
+        if not healthy and not award.voiding:
             return award
-        if lapsed and award.ill and not award.punished:
-            winner = award.ranks[0]
-            self.no_shows[winner] = self.no_shows.get(winner, 0) + 1
-            self.penalties.append(Charge(award.task.id, winner, award.lock, bytes(20)))
-            award = replace(award, punished=True)
         voids = sum(decision.kind == "Attestation" for decision in self.made)
         if block > award.voiding and voids < MAX_VOIDS_PER_VIEW:
-            until = block + VOID_BLOCKS
+            until = min(block + FLIGHT_BLOCKS, award.last)
             self.made.append(healed_decision(self.context, award.task, until))
             award = replace(award, voiding=until)
         return award
@@ -291,6 +305,8 @@ class Step:
             price = vector.price_of(subject)
             if price is None or stake.held.get(vector.bidder, 0) >= self.rules.open_awards:
                 continue
+            if price > task.bonus:  # the venue would refuse it, and nobody could be first
+                continue
             needed = bond_lock(task.value, price, self.context.parameters)
             if stake.free.get(vector.bidder, 0) >= needed:
                 offers[vector.bidder] = Offer(vector.bidder, price)
@@ -301,6 +317,7 @@ class Step:
         head = self.context.cut[chain].number + self.context.network.chain(chain).finality_depth
         start = head + self.rules.start_blocks
         steps = max(0, len(outcome.ranks) - 1) * self.rules.step_blocks
+        open_at = start + self.rules.exclusive_blocks + steps
         award = OpenAward(
             task=replace(task, lock=bond_lock(task.value, outcome.price, self.context.parameters)),
             leaf=b"",
@@ -310,7 +327,8 @@ class Step:
             start=start,
             exclusive=self.rules.exclusive_blocks,
             step=self.rules.step_blocks,
-            open_at=start + self.rules.exclusive_blocks + steps,
+            open_at=open_at,
+            last=open_at + self.rules.lapse_blocks,
         )
         decision = award_decision(self.context, award)
         self.made.append(decision)
@@ -335,10 +353,30 @@ class Step:
 
     # --- charges
 
+    def _follow_penalties(self) -> tuple[list[Flying], list[Charge]]:
+        """Return penalties still on their way to the hub, and those that expired on it."""
+        hub = self.context.network.hub
+        records, block = self.context.tables.get(hub), self.context.cut.get(hub)
+        if records is None or block is None:
+            return list(self.before.flying), []
+        spec, left, lost = self.context.network.chain(hub), [], []
+        for one in self.before.flying:
+            if is_punished(spec, records, one.charge.keeper, one.charge.task):
+                continue
+            if block.number > one.until:
+                lost.append(one.charge)
+            else:
+                left.append(one)
+        return left, lost
+
     def _charge(self) -> int:
-        """Make the penalties of this view and return the next nonce."""
-        nonce = self.before.nonce
-        for charge in self.penalties[:MAX_PENALTIES_PER_VIEW]:
-            self.made.append(penalty_decision(self.context, charge, nonce))
-            nonce += 1
-        return nonce
+        """Make the penalties of this view and return how many."""
+        block = self.context.cut.get(self.context.network.hub)
+        if block is None:
+            return 0
+        until = block.number + FLIGHT_BLOCKS
+        due = self.penalties[: min(MAX_PENALTIES_PER_VIEW, MAX_CHARGES - len(self.flying))]
+        for nonce, charge in enumerate(due, self.before.nonce):
+            self.made.append(penalty_decision(self.context, charge, nonce, until))
+            self.flying.append(Flying(charge, until))
+        return len(due)

@@ -5,8 +5,8 @@
     state after: award names us first ─▶ follow ─▶ Won      otherwise the reserve is free again
 
 Bond and capital are reserved when the bid is made, so two rounds in flight never promise the same
-dollar; a bid that does not fit is left out, best profit first. A pure state machine: salts and
-signatures are handed in.
+dollar; a bid that does not fit is left out, open tasks and best profit first. A pure state machine:
+salts and signatures are handed in.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,13 +14,8 @@ from dataclasses import dataclass, field
 
 from keeper.compete.bids import MAX_BIDS, Bid, BidVector, Commit, commit_hash, make_vector
 from keeper.compete.state import AwardState, OpenAward
-from keeper.compete.task import Target, bond_lock
-from keeper.legs import Leg, LegKind
-from keeper.margin.engine import AccountMargin
-from keeper.network import NetworkSpec
+from keeper.compete.task import bond_lock
 from keeper.parameters import Parameters
-from keeper.units import PPM
-from keeper.venue.book import system_accounts
 
 MAX_ROUNDS = 8
 """Commitments kept for reveal: two rounds are open at once, the rest waits for late views."""
@@ -36,6 +31,7 @@ class Wish:
         value: notional it would close, µUSD: what the bond lock follows.
         capital: µUSD of own funds it would need until it is settled.
         profit: µUSD expected after everything but the price.
+        standing: whether the position is only near liquidation: open tasks are bid for first.
     """
 
     subject: bytes
@@ -43,6 +39,7 @@ class Wish:
     value: int
     capital: int = 0
     profit: int = 0
+    standing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +107,7 @@ class Bidder:
         used = self.reserved()
         bids: list[Bid] = []
         asked: dict[bytes, Reserve] = {}
-        for wish in sorted(wishes, key=lambda wish: (-wish.profit, wish.subject)):
+        for wish in sorted(wishes, key=lambda one: (one.standing, -one.profit, one.subject)):
             if len(bids) == MAX_BIDS:
                 break
             need = Reserve(bond_lock(wish.value, wish.price, self.parameters), wish.capital)
@@ -173,39 +170,3 @@ class Bidder:
     def _drop(self, view: int) -> None:
         self.vectors.pop(view, None)
         self.asked.pop(view, None)
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """A position near liquidation that may be bid for before it is a task; value in µUSD."""
-
-    target: Target
-    health_ppm: int
-    size: int
-
-
-def standing_targets(
-    network: NetworkSpec,
-    parameters: Parameters,
-    legs: dict[bytes, tuple[Leg, ...]],
-    margins: dict[bytes, AccountMargin],
-) -> list[Standing]:
-    """Return open positions of accounts below the standing health that are still healthy."""
-    apart = system_accounts(network)
-    limit = parameters.competition.standing_health_ppm
-    found = [
-        Standing(Target(leg.chain, account, leg.venue, leg.market), margin.health_ppm, leg.size)
-        for account, margin in margins.items()
-        if margin.healthy
-        and margin.requirement > 0
-        and margin.health_ppm < limit
-        and account not in apart
-        for leg in legs.get(account, ())
-        if leg.kind is LegKind.PERP and leg.size
-    ]
-    return sorted(found, key=lambda one: (one.health_ppm, one.target.subject))
-
-
-def expected_bonus(value: int, parameters: Parameters) -> int:
-    """Return what closing `value` µUSD of notional pays, before the price."""
-    return value * parameters.liquidation.bonus_ppm // PPM

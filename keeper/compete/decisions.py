@@ -41,6 +41,7 @@ def award_decision(context: Context, award: OpenAward) -> Decision:
         exclusive=award.exclusive,
         step=award.step,
         open_at=award.open_at,
+        last=award.last,
         lock=award.lock,
     )
     return Decision(
@@ -61,9 +62,10 @@ def award_decision(context: Context, award: OpenAward) -> Decision:
             award.exclusive,
             award.step,
             award.open_at,
+            award.last,
             award.lock,
         ),
-        expiry=award.open_at + context.parameters.competition.lapse_blocks,
+        expiry=award.last,
     )
 
 
@@ -83,8 +85,8 @@ def healed_decision(context: Context, task: Task, until: int) -> Decision:
     )
 
 
-def penalty_decision(context: Context, charge: Charge, nonce: int) -> Decision:
-    """Return the leaf that takes part of a bond on the hub."""
+def penalty_decision(context: Context, charge: Charge, nonce: int, until: int) -> Decision:
+    """Return the leaf that takes part of a bond, until a block of the hub."""
     hub = context.network.hub
     contract = _contract(context, hub, "Bonds")
     leaf = penalty_leaf(
@@ -97,6 +99,7 @@ def penalty_decision(context: Context, charge: Charge, nonce: int) -> Decision:
         amount=charge.amount,
         beneficiary=charge.beneficiary,
         nonce=nonce,
+        expiry=until,
     )
     return Decision(
         kind="Penalty",
@@ -104,5 +107,6 @@ def penalty_decision(context: Context, charge: Charge, nonce: int) -> Decision:
         contract=contract,
         key=nonce.to_bytes(8, "big"),
         leaf=leaf,
-        fields=(charge.task, charge.keeper, charge.amount, charge.beneficiary, nonce),
+        fields=(charge.task, charge.keeper, charge.amount, charge.beneficiary, nonce, until),
+        expiry=until,
     )

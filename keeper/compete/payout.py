@@ -2,9 +2,11 @@
 
     committee account   ─▶ members by the views whose payload carries their observation
     consistency account ─▶ keepers by executions as rank 0 against no-shows, over all time
+    protocol account    ─▶ winners, for the gas of their executions and half of what they saved
 
 Once every `reward_ticks`, as `Transfer` decisions from the pool's own vault balances, settlement
-assets only. What rounding or the minimum leaves stays in the pool for the next time.
+assets only. What rounding or the minimum leaves stays in the pool for the next time. A gas refund
+is a debt of the protocol account: what it cannot pay now it owes the next time.
 """
 
 from collections.abc import Mapping
@@ -12,27 +14,67 @@ from dataclasses import dataclass
 
 import msgpack
 
-from keeper.compete.rewards import consistency, participation, pool_shares
+from keeper.compete.rewards import consistency, gas_refund, participation, pool_shares
 from keeper.leaves import transfer_leaf
 from keeper.snapshot.decisions import Context, Decision
-from keeper.units import ChainId
+from keeper.units import PPM, ChainId
 from keeper.venue.awards import absences, executions
 from keeper.venue.book import SystemAccount, system_account
 from keeper.venue.vault import balances
 
-MAX_PER_VIEW = 64
-"""Payments of one view: two pools for 31 members; the rest waits for the next time."""
+MAX_PER_VIEW = 96
+"""Payments of one view: three pools for 31 members; the rest waits for the next time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Payout:
+    """The rule's state.
+
+    Args:
+        epoch: whose members `counts` is about.
+        counts: views per member since the last payment.
+        window: the last period that was paid for.
+        nonce: numbers payments.
+        refunded: keeper → µUSD of gas refunded over all time, sorted.
+    """
+
+    epoch: int = 0
+    counts: tuple[int, ...] = ()
+    window: int = 0
+    nonce: int = 0
+    refunded: tuple[tuple[bytes, int], ...] = ()
+
+    def encode(self) -> bytes:
+        """Return the canonical bytes."""
+        refunded = [[keeper, str(amount)] for keeper, amount in self.refunded]
+        packed: bytes = msgpack.packb([self.epoch, self.counts, self.window, self.nonce, refunded])
+        return packed
+
+
+def decode(raw: bytes) -> Payout:
+    """Return the state that `encode` wrote."""
+    epoch, counts, window, nonce, refunded = msgpack.unpackb(raw, use_list=False)
+    return Payout(epoch, counts, window, nonce, tuple((who, int(much)) for who, much in refunded))
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """One transfer of a pool and what it is worth, µUSD."""
+
+    keeper: bytes
+    value: int
+    decision: Decision
 
 
 @dataclass(frozen=True, slots=True)
 class PayoutRule:
-    """Pays the two pools; its state counts views per member since the last payment."""
+    """Pays the three pools."""
 
     name: str = "payout"
 
     def initial(self) -> bytes:
         """Return the state before the first view."""
-        return _encode(0, (), 0, 0)
+        return Payout().encode()
 
     def wanted(self, context: Context, state: bytes) -> frozenset[bytes]:
         """Return no hashes: this rule needs no bodies."""
@@ -40,62 +82,97 @@ class PayoutRule:
 
     def derive(self, context: Context, state: bytes) -> tuple[bytes, tuple[Decision, ...]]:
         """Return the counts after this view, and the payments when their time has come."""
-        epoch, counts, window, nonce = msgpack.unpackb(state, use_list=False)
+        before = decode(state)
         size = len(context.members)
         bitmap = sum(1 << one.member for one in context.observed)
+        known = before.epoch == context.epoch and len(before.counts) == size
+        counts = before.counts if known else (0,) * size
         seen = participation((bitmap,), size)
-        before = counts if epoch == context.epoch and len(counts) == size else (0,) * size
-        now = tuple(a + b for a, b in zip(before, seen, strict=True))
+        now = tuple(a + b for a, b in zip(counts, seen, strict=True))
         due = context.tick // context.parameters.competition.reward_ticks
-        if due <= window:
-            return _encode(context.epoch, now, window, nonce), ()
-        committee = dict(zip(context.members, now, strict=True))
-        made = _pay(context, SystemAccount.COMMITTEE, committee, nonce)
-        kept = _pay(context, SystemAccount.CONSISTENCY, _promises(context), nonce + len(made))
-        made = [*made, *kept][:MAX_PER_VIEW]
-        left = (0,) * size if made else now
-        decisions = tuple(sorted(made, key=lambda decision: decision.order))
-        return _encode(context.epoch, left, due, nonce + len(made)), decisions
-
-
-def _encode(epoch: int, counts: tuple[int, ...], window: int, nonce: int) -> bytes:
-    packed: bytes = msgpack.packb([epoch, counts, window, nonce])
-    return packed
+        if due <= before.window:
+            after = Payout(context.epoch, now, before.window, before.nonce, before.refunded)
+            return after.encode(), ()
+        owed = _owed(context, dict(before.refunded))
+        pools = (
+            (SystemAccount.COMMITTEE, dict(zip(context.members, now, strict=True)), False),
+            (SystemAccount.PROTOCOL, owed, True),
+            (SystemAccount.CONSISTENCY, _promises(context), False),
+        )
+        made: list[Payment] = []
+        paid: dict[SystemAccount, list[Payment]] = {}
+        for pool, weights, capped in pools:
+            room = MAX_PER_VIEW - len(made)
+            paid[pool] = _pay(context, pool, weights, before.nonce + len(made), capped)[:room]
+            made += paid[pool]
+        refunded = dict(before.refunded)
+        for payment in paid[SystemAccount.PROTOCOL]:
+            refunded[payment.keeper] = refunded.get(payment.keeper, 0) + payment.value
+        left = (0,) * size if paid[SystemAccount.COMMITTEE] else now
+        nonce = before.nonce + len(made)
+        after = Payout(context.epoch, left, due, nonce, tuple(sorted(refunded.items())))
+        decisions = sorted((one.decision for one in made), key=lambda decision: decision.order)
+        return after.encode(), tuple(decisions)
 
 
 def _promises(context: Context) -> dict[bytes, int]:
     """Return keeper → consistency weight over all awards that ended on any chain."""
     results = []
-    for spec in context.network.chains:
-        records = context.tables.get(spec.id)
-        if records is not None:
-            results += [(e.keeper, True) for e in executions(spec, records) if e.rank == 0]
-            results += [(a.keeper, False) for a in absences(spec, records)]
+    for spec, records in context.seen_chains():
+        results += [(e.keeper, True) for e in executions(spec, records) if e.rank == 0]
+        results += [(a.keeper, False) for a in absences(spec, records)]
     return consistency(results)
 
 
+def _owed(context: Context, refunded: Mapping[bytes, int]) -> dict[bytes, int]:
+    """Return keeper → µUSD of gas still to be refunded, over all its executions as rank 0."""
+    rules = context.parameters.competition
+    total: dict[bytes, int] = {}
+    for spec, records in context.seen_chains():
+        for one in executions(spec, records):
+            if one.rank == 0:
+                spent = one.spent // rules.bond_per_unit
+                refund = gas_refund(spent, rules.gas_allowance, one.bonus)
+                total[one.keeper] = total.get(one.keeper, 0) + refund
+    return {keeper: max(0, owed - refunded.get(keeper, 0)) for keeper, owed in total.items()}
+
+
 def _pay(
-    context: Context, pool: SystemAccount, weights: Mapping[bytes, int], nonce: int
-) -> list[Decision]:
-    """Return payments of one pool by weight, from every vault that holds some of it."""
-    account = system_account(context.network, pool)
+    context: Context,
+    pool: SystemAccount,
+    weights: Mapping[bytes, int],
+    nonce: int,
+    capped: bool,
+) -> list[Payment]:
+    """Return payments of one pool by weight, from every vault that holds some of it.
+
+    Args:
+        context: the view's inputs.
+        pool: who pays.
+        weights: keeper → share; if `capped`, the µUSD it is owed and never paid more than.
+        nonce: of the first payment.
+        capped: whether the weights are debts.
+    """
+    account, left = system_account(context.network, pool), dict(weights)
     assets = context.parameters.clearing.settlement_assets
-    made: list[Decision] = []
-    for spec in context.network.chains:
-        records, vault = context.tables.get(spec.id), spec.contract("Vault")
-        if records is None or vault is None or spec.id not in context.cut:
-            continue
-        tokens = {token.address for token in spec.tokens if token.asset in assets}
+    made: list[Payment] = []
+    for spec, records in context.seen_chains():
+        vault = spec.contract("Vault")
+        units = {t.address: 10**t.decimals for t in spec.tokens if t.asset in assets}
         for owner, token, held in balances(spec, records):
-            if owner != account or token not in tokens:
+            if vault is None or owner != account or token not in units:
                 continue
-            free = held - _in_flight(context, spec.id, account, token)
-            for keeper, amount in pool_shares(max(0, free), weights).items():
-                if amount >= context.parameters.clearing.transfer_minimum:
+            free = max(0, held - _in_flight(context, spec.id, account, token))
+            worth = free * PPM // units[token]
+            shares = pool_shares(min(worth, sum(left.values())) if capped else worth, left)
+            for keeper, value in shares.items():
+                if value >= context.parameters.clearing.transfer_minimum:
                     to = context.network.account(keeper)
-                    at = (spec.id, vault, token)
-                    made.append(_transfer(context, at, account, to, amount, nonce + len(made)))
-    return made[:MAX_PER_VIEW]
+                    at, amount = (spec.id, vault, token), value * units[token] // PPM
+                    decision = _transfer(context, at, account, to, amount, nonce + len(made))
+                    made.append(Payment(keeper, value, decision))
+                    left[keeper] -= value if capped else 0
+    return made
 
 
 def _in_flight(context: Context, chain: ChainId, account: bytes, token: bytes) -> int:

@@ -47,10 +47,9 @@ class OpenAward:
         ranks: who may act, first the winner.
         price: µUSD the winner pays.
         lock: the winner's bond at stake.
-        start, exclusive, step, open_at: windows in blocks of the target chain.
+        start, exclusive, step, open_at, last: windows in blocks of the target chain.
         ill: whether the account was unhealthy in every view since.
         voiding: block until which an attestation that ends it is on its way; 0: none.
-        punished: whether the winner was already charged for letting it lapse.
     """
 
     task: Task
@@ -62,9 +61,9 @@ class OpenAward:
     exclusive: int
     step: int
     open_at: int
+    last: int
     ill: bool = True
     voiding: int = 0
-    punished: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +74,14 @@ class Charge:
     keeper: bytes
     amount: int
     beneficiary: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Flying:
+    """A charge that was sealed, and the last block of the hub in which it can be taken."""
+
+    charge: Charge
+    until: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +98,7 @@ class AwardState:
         no_shows: (keeper, count) of this epoch, sorted.
         windows: (chain, market, window, µUSD awarded in it), sorted.
         charges: penalties that did not fit into the view they were due in, oldest first.
+        flying: penalties on their way to the hub, oldest first; one that expires is due again.
         nonce: numbers penalties.
     """
 
@@ -103,6 +111,7 @@ class AwardState:
     no_shows: tuple[tuple[bytes, int], ...] = ()
     windows: tuple[tuple[ChainId, bytes, int, int], ...] = ()
     charges: tuple[Charge, ...] = ()
+    flying: tuple[Flying, ...] = ()
     nonce: int = 0
 
     def encode(self) -> bytes:
@@ -117,11 +126,16 @@ class AwardState:
                 self.recent,
                 self.no_shows,
                 [[chain, market, at, str(used)] for chain, market, at, used in self.windows],
-                [[c.task, c.keeper, str(c.amount), c.beneficiary] for c in self.charges],
+                [_charge_row(charge) for charge in self.charges],
+                [[_charge_row(one.charge), one.until] for one in self.flying],
                 self.nonce,
             ]
         )
         return packed
+
+
+def _charge_row(charge: Charge) -> list[object]:
+    return [charge.task, charge.keeper, str(charge.amount), charge.beneficiary]
 
 
 def _task_row(task: Task) -> list[object]:
@@ -138,8 +152,8 @@ def _award_row(award: OpenAward) -> list[object]:
         award.ranks,
         str(award.price),
         str(award.lock),
-        [award.start, award.exclusive, award.step, award.open_at],
-        [award.ill, award.voiding, award.punished],
+        [award.start, award.exclusive, award.step, award.open_at, award.last],
+        [award.ill, award.voiding],
     ]
 
 
@@ -151,7 +165,8 @@ def decode(raw: bytes) -> AwardState:
     """
     try:
         row = msgpack.unpackb(raw, use_list=False)
-        collecting, late, revealing, tasks, awards, recent, no_shows, windows, charges, nonce = row
+        collecting, late, revealing, tasks, awards, recent, no_shows, windows, *rest = row
+        charges, flying, nonce = rest
         return AwardState(
             collecting,
             late,
@@ -161,11 +176,17 @@ def decode(raw: bytes) -> AwardState:
             recent,
             no_shows,
             tuple((ChainId(chain), market, at, int(used)) for chain, market, at, used in windows),
-            tuple(Charge(task, who, int(much), to) for task, who, much, to in charges),
+            tuple(_charge(one) for one in charges),
+            tuple(Flying(_charge(one), until) for one, until in flying),
             nonce,
         )
     except (TypeError, msgpack.exceptions.UnpackException) as error:
         raise ValueError(f"malformed competition state: {error}") from error
+
+
+def _charge(row: tuple[bytes, bytes, str, bytes]) -> Charge:
+    task, keeper, amount, beneficiary = row
+    return Charge(task, keeper, int(amount), beneficiary)
 
 
 def _task(row: tuple[bytes, tuple[int, bytes, bytes, bytes], int, tuple[str, ...]]) -> Task:
@@ -182,11 +203,9 @@ def _award(
         tuple[bytes, ...],
         str,
         str,
-        tuple[int, int, int, int],
-        tuple[bool, int, bool],
+        tuple[int, int, int, int, int],
+        tuple[bool, int],
     ],
 ) -> OpenAward:
-    task, leaf, ranks, price, lock, window, (ill, voiding, punished) = row
-    return OpenAward(
-        _task(task), leaf, ranks, int(price), int(lock), *window, ill, voiding, punished
-    )
+    task, leaf, ranks, price, lock, window, (ill, voiding) = row
+    return OpenAward(_task(task), leaf, ranks, int(price), int(lock), *window, ill, voiding)

@@ -6,8 +6,8 @@
 @license Apache-2.0
 @notice A certified award lets its winner, and in its absence others, liquidate once.
 @dev
-    blocks  start ........ start+exclusive .. +step .. +step .. openAt .......
-    who     rank 0, pays the price │ rank 1 ... │ rank 2 ... │ any bonded keeper
+    blocks  start ........ start+exclusive .. +step .. +step .. openAt ....... last
+    who     rank 0, pays the price │ rank 1 ... │ rank 2 ... │ any bonded keeper │ nobody
                                    └─ whoever steps in makes rank 0 a no-show
 
     execute: window ─▶ seal and leaf ─▶ state[task] = executed ─▶ permission on ─▶ venue.liquidate
@@ -16,7 +16,8 @@
     The permission lives in transient storage: `permitted(task)` is true only inside the call, and
     who may act is msg.sender, so copied calldata is worth nothing. The price is in µUSD and is
     taken from the bonus before the purse is credited: it cannot stay unpaid. A sealed attestation
-    that the account healed voids the task and nobody is punished. Nobody owns this contract.
+    that the account healed voids the task and nobody is punished; after its last block an award is
+    worth nothing by itself. Nobody owns this contract.
 """
 from keeper.contracts import IAwards
 from keeper.contracts import IBonds
@@ -37,6 +38,7 @@ event Executed:
     market: bytes32
     size: uint256
     bonus: uint256
+    spent: uint256  # wei the keeper's transaction costs, to a few thousand gas
 
 event NoShow:
     task: indexed(bytes32)
@@ -49,6 +51,7 @@ event Voided:
 event LeafUsed:
     leaf: indexed(bytes32)
 
+OUTSIDE_GAS: constant(uint256) = 36_000  # of a winner's transaction, before the first measure and after the last
 OPEN: constant(uint8) = 0
 EXECUTED: constant(uint8) = 1
 VOIDED: constant(uint8) = 2
@@ -94,7 +97,9 @@ def execute(
     @param size How much to close: at least half of what can be closed, at most the award's size.
     @param purse Account that is credited the bonus less the price.
     """
+    before: uint256 = msg.gas
     assert self.state[award.task] == OPEN, "awards: task is done"
+    assert convert(block.number, uint64) <= award.last, "awards: award is over"
     assert size <= award.max_size, "awards: above the awarded size"
     rank: uint256 = self._rank(
         award.ranks, award.start, award.exclusive, award.step, award.open_at
@@ -124,6 +129,7 @@ def execute(
         market=award.market,
         size=closed,
         bonus=bonus,
+        spent=(before - msg.gas + OUTSIDE_GAS) * tx.gasprice,
     )
     if rank != 0 and len(award.ranks) != 0:
         log NoShow(task=award.task, keeper=award.ranks[0], amount=award.lock)

@@ -82,7 +82,7 @@ FINALIZE: constant(uint8) = 3
 JAIL_AT: constant(uint8) = 3  # no-shows
 PPM: constant(uint256) = 1_000_000
 VOTE_TYPE: constant(bytes32) = keccak256("Vote(uint32 epoch,bytes32 config,uint8 kind,uint64 view,bytes32 digest)")
-PENALTY_TYPE: constant(bytes32) = keccak256("Penalty(bytes32 network,uint32 epoch,uint64 chain,address contract,bytes32 task,address keeper,uint256 amount,address beneficiary,uint64 nonce)")
+PENALTY_TYPE: constant(bytes32) = keccak256("Penalty(bytes32 network,uint32 epoch,uint64 chain,address contract,bytes32 task,address keeper,uint256 amount,address beneficiary,uint64 nonce,uint64 expiry)")
 
 DOMAIN: immutable(bytes32)
 INSURANCE: immutable(address)
@@ -376,10 +376,13 @@ def penalise(
     amount: uint256,
     beneficiary: address,
     nonce: uint64,
+    expiry: uint64,
 ):
     """
     @notice Take a penalty that was proven on another chain, by certificate.
+    @param expiry Last block in which the decision has an effect.
     """
+    assert convert(block.number, uint64) <= expiry, "bonds: decision expired"
     sealing._require(seal)
     leaf: bytes32 = keccak256(
         keccak256(
@@ -394,6 +397,7 @@ def penalise(
                 amount,
                 beneficiary,
                 nonce,
+                expiry,
             )
         )
     )

@@ -11,7 +11,8 @@
                         └─ start_exit … delay … exit ─▶ tokens out without any keeper
 
     A decision above a token's big size is taken from the balance at once but waits in `queued`;
-    in the delay a later sealed attestation can stop it, and the balance is put back.
+    in the delay a later sealed attestation can stop it, or anybody who shows that the snapshot it
+    was sealed with names a block this chain never had; then the balance is put back.
     Invariant, per token: sum of balances + sum queued = tokens that came in - tokens that went out.
     A Release pays only what the owner requested on this chain, to the address requested: even a
     stolen group key cannot send tokens anywhere else at once. A Breaker, if one is bound, can hold
@@ -21,6 +22,7 @@
 from ethereum.ercs import IERC20
 from keeper.contracts import IVenue
 from keeper.contracts import gated
+from keeper.contracts import headers
 from keeper.contracts import proofs
 from keeper.contracts import sealing
 
@@ -348,10 +350,35 @@ def stop(seal: proofs.Seal, proof: DynArray[bytes32, proofs.MAX_PROOF], leaf: by
         ATTESTATION_TYPE, seal.epoch, abi_encode(keccak256(abi_encode(STOP_TYPE, leaf)))
     )
     assert proofs._included(attested, seal.root, proof), "vault: not in the root"
-    self.queued[leaf] = empty(Pending)
     log LeafUsed(leaf=attested)
-    log Stopped(leaf=leaf)
-    self._credit(pending.source, pending.token, pending.amount)
+    self._put_back(leaf, pending)
+
+
+@external
+def challenge(
+    seal: proofs.Seal,
+    proof: DynArray[bytes32, proofs.MAX_PROOF],
+    leaf: bytes32,
+    header_proof: DynArray[bytes32, proofs.MAX_PROOF],
+    header: headers.Header,
+    cut: Bytes[headers.MAX_CUT],
+    at: uint256,
+):
+    """
+    @notice Stop a big decision in its delay by this chain's own history. Anyone may.
+    @param leaf The decision that waits, proven under the seal's root.
+    @param header The snapshot header that is sealed under the same root.
+    @param cut The blocks the header was made of, 88 bytes each.
+    @param at Place in the cut of the block that is of this chain, and is not its block.
+    """
+    pending: Pending = self.queued[leaf]
+    assert pending.ready != 0, "vault: nothing queued"
+    sealing._require(seal)
+    assert proofs._included(leaf, seal.root, proof), "vault: not in the root"
+    shown: bytes32 = headers._leaf(sealing.NETWORK, seal, header)
+    assert proofs._included(shown, seal.root, header_proof), "vault: header not in the root"
+    assert headers._contradicted(header, cut, at), "vault: the header is right"
+    self._put_back(leaf, pending)
 
 
 @external
@@ -482,6 +509,13 @@ def _queue(leaf: bytes32, pending: Pending):
         amount=pending.amount,
         ready=ready,
     )
+
+
+@internal
+def _put_back(leaf: bytes32, pending: Pending):
+    self.queued[leaf] = empty(Pending)
+    log Stopped(leaf=leaf)
+    self._credit(pending.source, pending.token, pending.amount)
 
 
 @internal

@@ -19,10 +19,11 @@ struct Award:
     exclusive: uint64
     step: uint64
     open_at: uint64
+    last: uint64  # last block in which anybody may execute
     lock: uint256  # wei of rank 0's bond at stake
 
 MAX_RANKS: constant(uint256) = 4
-AWARD_TYPE: constant(bytes32) = keccak256("Award(bytes32 network,uint32 epoch,uint64 chain,address contract,bytes32 task,bytes32 account,address venue,bytes32 market,uint256 maxSize,uint256 price,address[] ranks,uint64 start,uint64 exclusive,uint64 step,uint64 openAt,uint256 lock)")
+AWARD_TYPE: constant(bytes32) = keccak256("Award(bytes32 network,uint32 epoch,uint64 chain,address contract,bytes32 task,bytes32 account,address venue,bytes32 market,uint256 maxSize,uint256 price,address[] ranks,uint64 start,uint64 exclusive,uint64 step,uint64 openAt,uint64 last,uint256 lock)")
 
 
 @internal
@@ -49,6 +50,7 @@ def _leaf(network: bytes32, epoch: uint32, place: uint64, awards: address, award
                 award.exclusive,
                 award.step,
                 award.open_at,
+                award.last,
                 award.lock,
             )
         )

@@ -7,6 +7,7 @@ import trio
 from keeper.clear.breakers import BreakerRule
 from keeper.clear.credit import CreditRule
 from keeper.clear.release import ReleaseRule
+from keeper.clear.stop import StopRule
 from keeper.clear.transfer import TransferRule
 from keeper.compete.award import AwardRule
 from keeper.compete.payout import PayoutRule
@@ -50,6 +51,7 @@ def rules() -> tuple[DecisionRule, ...]:
         FlowRule(),
         AttestationRule(),
         CommitteeRule(),
+        StopRule(),
     )
 
 

@@ -4,7 +4,8 @@
     next states ──────────────────▶ Bidder.follow ─▶ reveal ─▶ gossip
 
 The policy sees the newest view only; a slow one misses views, never delays them. Subjects, not
-tasks, are what bids name, so they are what the policy is given as task ids.
+tasks, are what bids name, so they are what the policy is given as task ids. Beside open tasks it is
+given the positions near liquidation, as the tasks they would be.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import trio
 
 from keeper.compete.bidder import Bidder, Reserve, Wish
 from keeper.compete.hearing import COMMIT, REVEAL, Hearing
+from keeper.compete.standing import standing_tasks
 from keeper.compete.state import AwardState
 from keeper.compete.state import decode as decode_state
 from keeper.compete.task import Task
@@ -69,6 +71,7 @@ class Trader:
         self._offer_body, self._on_state = offer_body, on_state
         self._bonds: dict[bytes, bonds.BondRecord] = {}
         self._tasks: dict[bytes, Task] = {}
+        self._standing: frozenset[bytes] = frozenset()
         self._collecting = 0
         self._followed = False
         self.bids = 0
@@ -118,14 +121,27 @@ class Trader:
             self._say(REVEAL, body)
         self._on_state(state)
         self._collecting = state.collecting
-        self._tasks = {task.target.subject: task for task in state.tasks}
+        self._tasks = {task.target.subject: task for task in self._offered(snapshot, state)}
+        self._standing = frozenset(self._tasks) - {task.target.subject for task in state.tasks}
         if state.collecting and self._tasks:
-            self._latest.put(self._market_view(snapshot, state))
+            self._latest.put(self._market_view(snapshot))
 
-    def _market_view(self, snapshot: Snapshot, state: AwardState) -> api.MarketView:
+    def _offered(self, snapshot: Snapshot, state: AwardState) -> list[Task]:
+        """Return what can be bid for: open tasks, and what may become one and is not awarded."""
+        taken = {task.target for task in state.tasks} | {one.task.target for one in state.awards}
+        near = standing_tasks(
+            self._parts.network,
+            self._parameters,
+            snapshot.book.prices,
+            snapshot.legs,
+            snapshot.margins,
+        )
+        return [*state.tasks, *(task for task in near if task.target not in taken)]
+
+    def _market_view(self, snapshot: Snapshot) -> api.MarketView:
         setting = self._setting
         now_ms = setting.network.genesis_time_ms + snapshot.header.tick * setting.network.tick_ms
-        accounts = {task.target.account for task in state.tasks}
+        accounts = {task.target.account for task in self._tasks.values()}
         accounts |= set(watched(self._parameters, snapshot.margins))
         margin = self._parameters.margin
         decimals = {m.symbol: m.decimals for m in margin.markets}
@@ -147,7 +163,7 @@ class Trader:
             gas=tuple(
                 api.Gas(chain.id, 2 * 10**9, COIN_PRICE_E8) for chain in setting.network.chains
             ),
-            tasks=tuple(self._task(task) for task in state.tasks),
+            tasks=tuple(self._task(task) for task in self._tasks.values()),
             heads=tuple((ref.chain, ref.number) for ref in snapshot.header.cut),
             bond_free=self._free_bond() // self._parameters.competition.bond_per_unit,
         )
@@ -207,7 +223,13 @@ class Trader:
         if bond is None or not self._collecting or self._parts.executor.mode.value == "off":
             return
         wishes = [
-            Wish(act.task, act.price, self._tasks[act.task].value, 0, act.profit)
+            Wish(
+                act.task,
+                act.price,
+                self._tasks[act.task].value,
+                profit=act.profit,
+                standing=act.task in self._standing,
+            )
             for act in decisions
             if isinstance(act, api.Act) and act.task in self._tasks
         ]

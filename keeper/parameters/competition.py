@@ -25,6 +25,7 @@ class CompetitionParameters:
         standing_health_ppm: accounts below may be bid for before they are liquidatable.
         insurance_ppm, committee_ppm, consistency_ppm, protocol_ppm: split of a task's price.
         reward_ticks: ticks between two payments of rewards.
+        gas_allowance: µUSD of gas that one execution may cost; half of what is saved is kept.
     """
 
     reserve_ppm: int
@@ -49,3 +50,4 @@ class CompetitionParameters:
     consistency_ppm: int
     protocol_ppm: int
     reward_ticks: int
+    gas_allowance: int

@@ -153,4 +153,5 @@ COMPETITION = CompetitionParameters(
     consistency_ppm=150_000,
     protocol_ppm=100_000,
     reward_ticks=120,
+    gas_allowance=2 * _USD,
 )

@@ -3,7 +3,7 @@
     open award, my rank i ─▶ sealed? ─▶ head ≥ start of my window ─▶ intent (key = task, rank)
 
     rank 0   [start, start + exclusive)
-    rank i   from start + exclusive + (i − 1) · step, if nobody has executed it by then
+    rank i   from start + exclusive + (i − 1) · step to the last block, if nobody has executed it
 
 The call names this keeper's own purse account, and the contract binds the permission to the
 sender: nobody can take the calldata and use it.
@@ -43,7 +43,7 @@ def window_end(award: OpenAward, rank: int) -> int:
     """Return the last block in which it is worth trying as this rank."""
     if rank == 0:
         return award.start + award.exclusive - 1
-    return award.open_at + award.exclusive
+    return award.last
 
 
 class AwardRunner:
@@ -103,11 +103,12 @@ class AwardRunner:
             head = await self._watchers[award.task.target.chain].chain.head()
         except RemoteFault:
             return False
-        sealed = self._archive.find_leaf(award.leaf, 0)
-        return sealed is not None and head.ref.number >= window_start(award, rank)
+        if head.ref.number < window_start(award, rank):
+            return False
+        return self._archive.find_leaf(award.leaf, award.task.view) is not None
 
     async def _execute(self, award: OpenAward, rank: int) -> None:
-        archived = self._archive.find_leaf(award.leaf, 0)
+        archived = self._archive.find_leaf(award.leaf, award.task.view)
         if archived is None:
             return
         certified = certify(self._network.id, archived, award.leaf)

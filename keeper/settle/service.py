@@ -46,7 +46,7 @@ DEADLINE_BLOCKS = 200
 CARRIED = frozenset(
     {
         *("Credit", "Release", "Transfer", "Penalty", "Attestation", "BreakerChange"),
-        *("FlowOutcome", "Filled", "Unfilled", "CommitteeChange"),
+        *("FlowOutcome", "Filled", "Unfilled", "CommitteeChange", "Stop"),
     }
 )
 """Awards are run by their winners (keeper/settle/awards.py)."""

@@ -104,15 +104,18 @@ def header_values(header: Header) -> tuple[int | bytes, ...]:
 
 def cut_hash(cut: tuple[CutBlock, ...]) -> bytes:
     """Return the hash of the block references in chain order."""
-    return keccak(
-        b"".join(
-            ref.chain.to_bytes(8, "big")
-            + ref.number.to_bytes(8, "big")
-            + ref.hash
-            + ref.account_root
-            + ref.timestamp.to_bytes(8, "big")
-            for ref in cut
-        )
+    return keccak(cut_bytes(cut))
+
+
+def cut_bytes(cut: tuple[CutBlock, ...]) -> bytes:
+    """Return the block references in chain order, 88 bytes each: what a challenge shows."""
+    return b"".join(
+        ref.chain.to_bytes(8, "big")
+        + ref.number.to_bytes(8, "big")
+        + ref.hash
+        + ref.account_root
+        + ref.timestamp.to_bytes(8, "big")
+        for ref in cut
     )
 
 

@@ -1,6 +1,6 @@
 """How tasks ended: `Awards` records of a venue chain.
 
-Executed(task, account, keeper, rank, market, size, bonus)     done, by whom
+Executed(task, account, keeper, rank, market, size, bonus, spent)   done, by whom, at what cost
 NoShow(task, keeper, amount)                                   rank 0 let its window pass
 Voided(task)                                                   the account had healed
 """
@@ -14,14 +14,14 @@ from keeper.units import ChainId
 from keeper.venue.port import Records
 from keeper.venue.records import address, rows, unsigned
 
-EXECUTED = type_hash("Executed(bytes32,bytes32,address,uint256,bytes32,uint256,uint256)")
+EXECUTED = type_hash("Executed(bytes32,bytes32,address,uint256,bytes32,uint256,uint256,uint256)")
 NO_SHOW = type_hash("NoShow(bytes32,address,uint256)")
 VOIDED = type_hash("Voided(bytes32)")
 
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """A task that was carried out; size in 10**-decimals of the market, bonus in µUSD."""
+    """A task carried out; size in 10**-decimals of the market, bonus in µUSD, spent in wei."""
 
     chain: ChainId
     task: bytes
@@ -31,6 +31,7 @@ class Execution:
     market: bytes
     size: int
     bonus: int
+    spent: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,9 @@ class Absence:
 
 def executions(spec: ChainSpec, records: Records) -> Iterator[Execution]:
     """Yield the executed tasks, sorted by task."""
-    for (task, account, keeper), data in rows(records, spec.contract("Awards"), EXECUTED, 3, 4):
-        rank, size, bonus = unsigned(data, 0), unsigned(data, 2), unsigned(data, 3)
-        yield Execution(spec.id, task, account, address(keeper), rank, data[32:64], size, bonus)
+    for (task, account, keeper), data in rows(records, spec.contract("Awards"), EXECUTED, 3, 5):
+        rank, *amounts = (unsigned(data, index) for index in (0, 2, 3, 4))
+        yield Execution(spec.id, task, account, address(keeper), rank, data[32:64], *amounts)
 
 
 def absences(spec: ChainSpec, records: Records) -> Iterator[Absence]:

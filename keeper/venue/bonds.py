@@ -2,6 +2,7 @@
 
 Bond(keeper, amount, locked, status)     status 1 active, 2 leaving, 3 jailed, 4 tombstoned
 Peer(keeper, peer)                       libp2p peer id
+Slashed(keeper, evidence, amount, to)    evidence: the task, for a penalty
 """
 
 from dataclasses import dataclass
@@ -10,10 +11,11 @@ from enum import IntEnum
 from keeper.hashing import type_hash
 from keeper.network import ChainSpec
 from keeper.venue.port import Records
-from keeper.venue.records import WORD, address, rows, unsigned
+from keeper.venue.records import WORD, address, rows, unsigned, word
 
 BOND = type_hash("Bond(address,uint256,uint256,uint8)")
 PEER = type_hash("Peer(address,bytes)")
+SLASHED = type_hash("Slashed(address,bytes32,uint256,address)")
 MAX_PEER_BYTES = 128
 
 
@@ -53,6 +55,12 @@ def bonds(spec: ChainSpec, records: Records) -> dict[bytes, BondRecord]:
             who = address(keeper)
             found[who] = BondRecord(who, unsigned(data, 0), unsigned(data, 1), BondStatus(status))
     return found
+
+
+def is_punished(spec: ChainSpec, records: Records, keeper: bytes, task: bytes) -> bool:
+    """Return whether a keeper has paid for a task or commitment; it pays once."""
+    at = spec.contract("Bonds")
+    return at is not None and records.get(at, SLASHED, word(keeper), task) is not None
 
 
 def peers(spec: ChainSpec, records: Records) -> dict[bytes, bytes]:

@@ -5,6 +5,7 @@
     Transfer    Vault.transfer          Penalty      Bonds.penalise
     FlowOutcome Escrow.settle           Filled       Intents.claim    Unfilled  Intents.refund
     CommitteeChange  Committee.propose_change
+    Stop        Vault.stop
 
 A decision's fields are the call's arguments after seal and proof, in order. Anyone may bring one;
 only an award looks at who does. The layout of `Award` is that of contracts/awarding.vy.
@@ -24,7 +25,7 @@ SEAL = "(uint32,uint64,bytes32,uint256,uint256,uint256)"
 PROOF = "bytes32[]"
 AWARD = (
     "(bytes32,bytes32,address,bytes32,uint256,uint256,address[],"
-    "uint64,uint64,uint64,uint64,uint256)"
+    "uint64,uint64,uint64,uint64,uint64,uint256)"
 )
 
 CHANGE = "(uint32,uint256,bytes32,bytes32,uint64)"
@@ -44,12 +45,13 @@ _BRING: dict[str, tuple[str, tuple[str, ...]]] = {
         ("bytes32", "bytes32", "address", "uint256", "uint64", "uint64"),
     ),
     "Attestation": ("void", ("bytes32",)),
-    "Penalty": ("penalise", ("bytes32", "address", "uint256", "address", "uint64")),
+    "Penalty": ("penalise", ("bytes32", "address", "uint256", "address", "uint64", "uint64")),
     "BreakerChange": ("change", ("bytes32", "uint8", "uint8", "uint64", "uint64")),
     "FlowOutcome": ("settle", ("bytes32", "uint8")),
     "Filled": ("claim", ("bytes32", "address")),
     "Unfilled": ("refund", ("bytes32",)),
     "CommitteeChange": ("propose_change", (CHANGE,)),
+    "Stop": ("stop", ("bytes32",)),
 }
 
 

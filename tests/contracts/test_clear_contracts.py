@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from keeper import leaves
 from keeper.clear.conservation import imbalances
 from keeper.clear.credit import CreditRule
 from keeper.clear.release import ReleaseRule
+from keeper.clear.stop import StopRule
 from keeper.clear.transfer import TransferRule
 from keeper.compete.award import REVEAL_VIEWS, AwardRule
 from keeper.compete.bids import Bid, make_vector
@@ -84,7 +86,7 @@ class Net:
             finality_depth=0,
         )
         self.network = NetworkSpec(NETWORK, START * 1000, 500, self.chain, (spec,))
-        rules = (TransferRule(), ReleaseRule(), CreditRule(), AwardRule())
+        rules = (TransferRule(), ReleaseRule(), CreditRule(), AwardRule(), StopRule())
         parameters = Parameters.devnet([self.chain])
         digest, config = keccak(b"digest"), keccak(b"config")
         self.setting = Setting(self.network, parameters, digest, 1, config, MEMBERS, 1, 3, rules)
@@ -277,7 +279,7 @@ def test_fallback_slashes_the_silent_winner(opened: Net) -> None:
         net.view()
         assert net.competition.no_shows == ((keepers[0], 1),)
         stakes = bonds(net.network.chain(net.chain), net.table)
-        lock = award.fields[11]
+        lock = award.fields[12]
         assert isinstance(lock, int)
         assert stakes[keepers[0]].amount == 100 * ETHER - lock
         assert not any(d.kind == "Penalty" for d in net.snapshot.decisions)
@@ -332,3 +334,50 @@ def test_a_decision_with_one_changed_field_is_refused(opened: Net) -> None:
         with pytest.raises(Reverted, match="not in the root"):
             net.bring(forged)
         net.bring(credit)
+
+
+def test_a_big_transfer_that_nobody_agreed_on_is_stopped(opened: Net) -> None:
+    # whoever stole the group key seals what it likes; the members never saw it in their state
+    with opened.world.env.anchor():
+        net = copy(opened)
+        world, token = net.world, net.world.at["DevToken"]
+        rich, thief = account_id(world.actor("rich")), account_id(world.actor("thief"))
+        fund(net, rich, 150_000 * USD)
+        net.view()
+        move = {
+            "source": rich,
+            "to": thief,
+            "token": token,
+            "amount": 120_000 * USD,
+            "nonce": 10**6,
+            "expiry": world.block + 99,
+        }
+        leaf = leaves.transfer_leaf(*world.place("Vault"), **move)
+        sealed = world.seal(leaf)
+        net.call("Vault", "transfer", sealed.seal, sealed.proof(leaf), *move.values())
+        assert net.balance(rich) == 30_000 * USD
+        net.view()
+        stop = net.only("Stop")
+        assert [d for d in net.view().decisions if d.kind == "Stop"] == []  # it is on its way
+        net.bring(stop)
+        assert (net.balance(rich), net.balance(thief)) == (150_000 * USD, 0)
+        net.view()
+        assert [d for d in net.snapshot.book.outstanding if d.kind == "Stop"] == []
+
+
+def test_a_big_release_that_was_agreed_waits_and_is_not_stopped(opened: Net) -> None:
+    with opened.world.env.anchor():
+        net = copy(opened)
+        world, token = net.world, net.world.at["DevToken"]
+        fund(net, account_id(world.actor("rich")), 150_000 * USD)
+        to = world.actor("payee")
+        net.call("Vault", "request_withdraw", 0, token, 120_000 * USD, to, sender="rich")
+        net.view()
+        release = net.only("Release")
+        net.bring(release)
+        for _ in range(3):
+            assert not [d for d in net.view().decisions if d.kind == "Stop"]
+        world.mine(50)
+        net.call("Vault", "finish", release.leaf)
+        assert world.call("DevToken", "balanceOf", to).value == 120_000 * USD
+        assert not [d for d in net.view().decisions if d.kind == "Stop"]

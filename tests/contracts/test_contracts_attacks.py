@@ -5,6 +5,7 @@ those of the competition rules. What remains of them here is that a shill or a g
 pays, and that a penalty for not revealing lands.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ from coincurve import PrivateKey
 
 from keeper import leaves
 from keeper.hashing import abi_hash, keccak
+from p2p.frost.aggregate import Signature
+from p2p.frost.round1 import generate_nonces, sorted_commitments
+from p2p.frost.round2 import Session, SigningPackage, sign
+from p2p.frost.signer import seal_digest
 from tests.support.contracts import (
     E8,
     EPOCH,
@@ -33,6 +38,7 @@ from tests.support.contracts import (
     seal_award,
     set_price,
 )
+from tests.support.frost import deal, seeded
 
 HOSTILE = Path(__file__).parent / "hostile"
 LATER = PrivateKey(keccak(b"second group"))
@@ -134,6 +140,36 @@ def test_withdrawal_while_locked(arena: World) -> None:
         arena.call("Bonds", "withdraw", keeper, payee, sender="admin 0")
     arena.call("Bonds", "unlock", fields["task"])
     arena.call("Bonds", "withdraw", keeper, payee, sender="admin 0")
+
+
+def shared_seal(world: World, root: bytes, signers: int) -> tuple[Any, ...]:
+    """Return a seal that some of four real shares of a 3-of-4 group make, as best they can."""
+    group, shares = deal(3, 4, seed="attack")
+    as_if = replace(group, min_signers=signers)  # thieves ignore how many there should be
+    digest = seal_digest(NETWORK, EPOCH, world.view, root)
+    chosen = group.identifiers[:signers]
+    nonces = [generate_nonces(shares[i], seeded(("attack", signers, i))) for i in chosen]
+    package = SigningPackage(digest, sorted_commitments([n.commitments for n in nonces]))
+    session = Session(as_if, package)
+    made = [
+        sign(session, replace(shares[i], group=as_if), nonce)
+        for i, nonce in zip(chosen, nonces, strict=True)
+    ]
+    z = sum(share.z for share in made) % group.suite.group.order
+    point = group.suite.normal(session.group_commitment)
+    return (EPOCH, world.view, root, *Signature(group.suite, point, z).evm())
+
+
+def test_one_share_less_than_a_quorum_of_them_makes_no_seal(world: World) -> None:
+    group, _ = deal(3, 4, seed="attack")
+    key = int.from_bytes(group.x_only, "big")
+    world.deploy("Committee", NETWORK, 10, 100, alias="Shared")
+    genesis = ("genesis", EPOCH, key, keccak(b"config"), members())
+    world.call("Shared", *genesis, sender="deployer")
+    root = keccak(b"root")
+    for signers, valid in ((1, False), (2, False), (3, True), (4, True)):
+        seal = shared_seal(world, root, signers)
+        assert world.call("Shared", "verify_seal", *seal).value is valid
 
 
 def test_too_few_signatures(arena: World) -> None:
@@ -259,6 +295,7 @@ def test_selective_non_reveal_costs_its_penalty(arena: World) -> None:
         "amount": ETHER // 4,
         "beneficiary": bytes(20),
         "nonce": 1,
+        "expiry": arena.block + 99,
     }
     leaf = leaves.penalty_leaf(*arena.place("Bonds"), **fields)
     sealed = arena.seal(leaf)

@@ -225,6 +225,7 @@ def test_void_needs_the_attestation_of_that_very_task(sick: World) -> None:
         {"exclusive": 9},
         {"step": 1},
         {"open_at": 0},
+        {"last": 10**9},
         {"lock": 0},
     ],
 )
@@ -245,6 +246,17 @@ def test_the_ranks_cannot_be_changed(sick: World) -> None:
         sick.mine(blocks)
         with sick.reverts("awards: not in the root"):
             execute(sick, sealed, leaf, {**fields, "ranks": ranks}, sender="thief")
+
+
+def test_after_its_last_block_an_award_is_worth_nothing(sick: World) -> None:
+    fields, sealed, leaf = award(sick, last=sick.block + 20)
+    sick.mine(20)
+    with sick.env.anchor():
+        execute(sick, sealed, leaf, fields, sender="keeper 1")
+    sick.mine()
+    for who in ("keeper 0", "keeper 1"):
+        with sick.reverts("awards: award is over"):
+            execute(sick, sealed, leaf, fields, sender=who)
 
 
 def test_without_bonds_on_the_chain_only_ranks_act(sick: World) -> None:

@@ -76,6 +76,7 @@ def penalise(world: World, **changes: Any) -> Receipt:
         "amount": ETHER // 2,
         "beneficiary": world.actor("executor"),
         "nonce": 1,
+        "expiry": world.block + 99,
         **changes,
     }
     leaf = leaves.penalty_leaf(*world.place("Bonds"), **fields)
@@ -329,6 +330,14 @@ def test_a_penalty_is_taken_once_and_never_more_than_the_bond(bonds: World) -> N
         penalise(bonds, task=keccak(b"3"), amount=1)
         bonds.mine(1, DAY)
         bonds.call("Bonds", "unjail", bonds.actor("keeper 0"), sender="admin 0")
+
+
+def test_a_penalty_that_expired_has_no_effect(bonds: World) -> None:
+    with bonds.reverts("bonds: decision expired"):
+        penalise(bonds, expiry=bonds.block - 1)
+    assert stake(bonds)[0] == 2 * ETHER
+    penalise(bonds, expiry=bonds.block)
+    assert stake(bonds)[0] == 2 * ETHER - ETHER // 2
 
 
 def test_no_show_is_only_for_awards(bonds: World) -> None:

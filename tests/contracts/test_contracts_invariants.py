@@ -9,12 +9,14 @@ wait in a bag and may be brought late, twice, in any order, or never; a reorg fo
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from hypothesis import HealthCheck, settings
+import pytest
+from coincurve import PrivateKey
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -27,14 +29,16 @@ from hypothesis.stateful import (
 
 from keeper import leaves
 from keeper.contracts import encode_call
-from keeper.hashing import keccak
+from keeper.hashing import abi_hash, keccak, type_hash
 from tests.support.contracts import (
     BTC_USD,
     E8,
+    EPOCH,
     ETH_USD,
     ETHER,
     USD,
     Reverted,
+    Sealed,
     World,
     account_id,
     award_fields,
@@ -42,6 +46,7 @@ from tests.support.contracts import (
     build_world,
     compact,
     hexed,
+    members,
     vote_digest,
 )
 
@@ -55,6 +60,8 @@ NOW = st.booleans()
 KEEPER = st.sampled_from(range(len(KEEPERS)))
 TOKEN = st.sampled_from(TOKENS)
 AMOUNT = st.sampled_from([1, 7, USD, 100_000 * USD, 100_001 * USD, 150_000 * USD])
+KEYS = (PrivateKey(keccak(b"dealer")), PrivateKey(keccak(b"second group")))
+"""Group keys of the two epochs; the first is the one the test world is built with."""
 went: Counter[str] = Counter()
 """How often each function went through, over all runs."""
 
@@ -88,9 +95,11 @@ class Chain(RuleBasedStateMachine):
         self.anchor: AbstractContextManager[Any] = self.world.env.anchor()
         self.anchor.__enter__()
         self.bag: list[Callable[[], None]] = []
+        self.made: dict[bytes, int] = {}
         self.served: dict[bytes, int] = {}
         self.queued: list[bytes] = []
         self.changed = True
+        self.epoch = EPOCH
 
     def teardown(self) -> None:
         self.anchor.__exit__(None, None, None)
@@ -106,23 +115,68 @@ class Chain(RuleBasedStateMachine):
         for contract in ("Vault", "Perps", "Awards", "Bonds"):
             for event in self.world.events(receipt, contract, "LeafUsed"):
                 self.served[event["leaf"]] = self.served.get(event["leaf"], 0) + 1
+                assert self.made[event["leaf"]] == self.epoch or not self.is_expired()
         self.queued += [event["leaf"] for event in self.world.events(receipt, "Vault", "Queued")]
         return True
+
+    def seal(self, leaf: bytes) -> Sealed:
+        """Seal a leaf as the committee of the epoch, and remember which."""
+        self.made[leaf] = self.epoch
+        return self.world.seal(leaf, epoch=self.epoch, key=KEYS[self.epoch - EPOCH])
+
+    def place(self, name: str) -> tuple[bytes, int, int, bytes]:
+        """Return the prefix of a leaf of this epoch."""
+        return self.world.place(name, self.epoch)
+
+    def attest(self, name: str, type_string: str, word: bytes) -> bytes:
+        """Return an attestation's leaf of this epoch."""
+        event = abi_hash(("bytes32", "bytes32"), (type_hash(type_string), word))
+        return leaves.attestation_leaf(*self.place(name), event_hash=event)
+
+    def is_expired(self) -> bool:
+        """Return whether the first committee's key is over."""
+        return not self.world.call("Committee", "is_active", EPOCH).value
+
+    @precondition(lambda self: self.epoch == EPOCH)
+    @rule(chance=st.integers(0, 7))
+    def the_committee_changes(self, chance: int) -> None:
+        """Rarely: from then on the old key seals nothing that is taken, soon."""
+        if chance:
+            return
+        world = self.world
+        change: dict[str, Any] = {
+            "next_epoch": EPOCH + 1,
+            "group_key": int.from_bytes(KEYS[1].public_key.format()[1:], "big"),
+            "config": keccak(b"second config"),
+            "members_hash": abi_hash(("address[]",), (members(),)),
+            "old_expiry": world.block + 12,
+        }
+        leaf = leaves.committee_change_leaf(*world.place("Committee"), **change)
+        sealed = world.seal(leaf)
+        propose = ("propose_change", sealed.seal, sealed.proof(leaf), (*change.values(),))
+        assert self.send("Committee", *propose)
+        world.mine(10)
+        assert self.send("Committee", "activate", members())
+        self.epoch += 1
+        world.mine(20)
+        for late in self.bag[:3]:
+            late()
 
     def decide(
         self, name: str, function: str, leaf: bytes, fields: dict[str, Any], now: bool = True
     ) -> None:
         """Seal a decision, put bringing it into the bag, and perhaps bring it at once."""
-        sealed = self.world.seal(leaf)
-        proof = sealed.proof(leaf)
-        self.bag.append(lambda: self._bring(name, function, sealed.seal, proof, fields))
+        sealed = self.seal(leaf)
+        self.bag.append(lambda: self._bring(name, function, sealed, leaf, fields))
         if now:
             self.bag[-1]()
 
     def _bring(
-        self, name: str, function: str, seal: object, proof: object, fields: dict[str, Any]
+        self, name: str, function: str, sealed: Sealed, leaf: bytes, fields: dict[str, Any]
     ) -> None:
-        self.send(name, function, seal, proof, *fields.values())
+        if self.made[leaf] != self.epoch and self.is_expired():
+            went["brought too late"] += 1
+        self.send(name, function, sealed.seal, sealed.proof(leaf), *fields.values())
 
     @precondition(lambda self: self.bag)
     @rule(pick=st.integers(0, 10**6))
@@ -186,7 +240,7 @@ class VaultChain(Chain):
             "nonce": event["nonce"],
             "expiry": world.block + 500,
         }
-        leaf = leaves.release_leaf(*world.place("Vault"), **fields)
+        leaf = leaves.release_leaf(*self.place("Vault"), **fields)
         self.decide("Vault", "release", leaf, fields, now)
 
     @rule(who=WHO, token=TOKEN)
@@ -205,7 +259,7 @@ class VaultChain(Chain):
             "nonce": self.nonce,
             "expiry": world.block + 500,
         }
-        leaf = leaves.transfer_leaf(*world.place("Vault"), **fields)
+        leaf = leaves.transfer_leaf(*self.place("Vault"), **fields)
         self.decide("Vault", "transfer", leaf, fields, now)
 
     @rule(who=WHO, halt=st.booleans())
@@ -217,13 +271,12 @@ class VaultChain(Chain):
     @precondition(lambda self: self.queued)
     @rule(pick=st.integers(0, 10**6), halt=st.sampled_from([False, False, True]))
     def finish_or_stop(self, pick: int, halt: bool) -> None:
-        world = self.world
         leaf = self.queued[pick % len(self.queued)]
         if not halt:
             self.world.mine(50)
             self.send("Vault", "finish", leaf)
             return
-        stop = world.attest("Vault", "Stop(bytes32 leaf)", leaf)
+        stop = self.attest("Vault", "Stop(bytes32 leaf)", leaf)
         if stop not in self.served:
             self.decide("Vault", "stop", stop, {"leaf": leaf})
 
@@ -277,7 +330,7 @@ class VenueChain(Chain):
             "nonce": event["nonce"],
             "expiry": world.block + life,
         }
-        leaf = leaves.credit_leaf(*world.place("Perps"), **fields)
+        leaf = leaves.credit_leaf(*self.place("Perps"), **fields)
         self.decide("Perps", "apply_credit", leaf, fields, now)
 
     @rule(
@@ -327,8 +380,8 @@ class VenueChain(Chain):
             price=price,
             ranks=(world.actor(KEEPERS[winner]), world.actor(KEEPERS[(winner + 1) % 3])),
         )
-        leaf = leaves.award_leaf(*world.place("Awards"), **fields)
-        sealed = world.seal(leaf)
+        leaf = leaves.award_leaf(*self.place("Awards"), **fields)
+        sealed = self.seal(leaf)
         args = (sealed.seal, sealed.proof(leaf), award_tuple(fields), size)
 
         def bring(keeper: str) -> None:
@@ -343,7 +396,7 @@ class VenueChain(Chain):
     @rule(who=WHO)
     def heal(self, who: str) -> None:
         for task in self.tasks:
-            leaf = self.world.attest("Awards", "Healed(bytes32 task)", task)
+            leaf = self.attest("Awards", "Healed(bytes32 task)", task)
             if leaf not in self.served:
                 self.decide("Awards", "void", leaf, {"task": task})
 
@@ -388,12 +441,42 @@ class BondChain(Chain):
 
     @initialize()
     def start(self) -> None:
-        self.count = 0
+        self.count, self.accused, self.held = 0, "", self.bonds()
         for i in range(len(KEEPERS)):
             self.join(i, 2 * ETHER)
 
     def stake(self, keeper: str) -> tuple[int, ...]:
         return tuple(self.world.call("Bonds", "stake", self.world.actor(keeper)).value)
+
+    def send(self, name: str, function: str, *args: object, **options: Any) -> bool:
+        """Send a transaction, and see that it takes from no bond without a reason for that bond."""
+        if not super().send(name, function, *args, **options):
+            return False
+        before, self.held = self.held, self.bonds()
+        for keeper, amount in before.items():
+            lost = amount - self.held[keeper]
+            if lost <= 0:
+                continue
+            if function == "penalise":  # seal, proof, task, keeper, amount: what was sealed
+                assert args[3] == self.world.actor(keeper)
+                assert lost <= cast(int, args[4])
+            elif function == "withdraw":
+                assert args[0] == self.world.actor(keeper)
+            else:
+                assert function == "slash_conflict"
+                assert keeper == self.accused
+        return True
+
+    def bonds(self) -> dict[str, int]:
+        return {keeper: self.stake(keeper)[0] for keeper in KEEPERS}
+
+    @rule(pick=st.integers(0, 10**6))
+    def a_block_is_reorganised(self, pick: int) -> None:
+        before = dict(self.served)
+        if self.bag:
+            with self.world.env.anchor():
+                self.bag[pick % len(self.bag)]()
+        self.served, self.held = before, self.bonds()
 
     @rule(i=KEEPER, value=st.integers(0, 3 * ETHER))
     def join(self, i: int, value: int) -> None:
@@ -429,7 +512,7 @@ class BondChain(Chain):
             ranks=(world.actor(KEEPERS[i]),),
             lock=amount,
         )
-        leaf = leaves.award_leaf(*world.place("Awards"), **fields)
+        leaf = leaves.award_leaf(*self.place("Awards"), **fields)
         rest = {"place": world.chain, "awards": world.at["Awards"], "award": award_tuple(fields)}
         self.decide("Bonds", "lock", leaf, rest, now)
 
@@ -447,8 +530,9 @@ class BondChain(Chain):
             "amount": amount,
             "beneficiary": world.actor("reporter"),
             "nonce": self.count,
+            "expiry": world.block + 500,
         }
-        leaf = leaves.penalty_leaf(*world.place("Bonds"), **fields)
+        leaf = leaves.penalty_leaf(*self.place("Bonds"), **fields)
         self.decide("Bonds", "penalise", leaf, fields, now)
 
     @rule(
@@ -466,7 +550,7 @@ class BondChain(Chain):
             word = bytes(32) if kind == 2 else keccak(b"%d" % digest)
             signed = vote_digest(1, CONFIG, kind, 7, word)
             votes.append((kind, word, compact(World.key(KEEPERS[who]), signed)))
-        before = self.stake(KEEPERS[i])
+        before, self.accused = self.stake(KEEPERS[i]), KEEPERS[i] if i == j else ""
         went = self.send("Bonds", "slash_conflict", 1, CONFIG, 7, *votes, sender="reporter")
         zf = sorted(kinds) == [2, 3]
         two = 2 not in kinds and digests[0] != digests[1]
@@ -503,21 +587,44 @@ _SETTINGS = settings(
 )
 
 
-def run(machine: type[Chain], *functions: str) -> None:
+OVER = ("activate", "brought too late")
+"""The committee changed, and decisions of the old one came after its key had expired."""
+
+
+def run(machine: type[Chain], *functions: str, phases: Sequence[Phase] = tuple(Phase)) -> None:
     """Run a machine, and see that the functions it is about went through."""
     machine.world = _WORLD
     went.clear()
-    run_state_machine_as_test(machine, settings=_SETTINGS)
+    run_state_machine_as_test(machine, settings=settings(_SETTINGS, phases=phases))
     assert not [name for name in functions if not went[name]]
 
 
 def test_the_vault_owes_what_it_holds() -> None:
-    run(VaultChain, "deposit", "release", "transfer", "finish", "stop", "exit")
+    run(VaultChain, "deposit", "release", "transfer", "finish", "stop", "exit", *OVER)
 
 
 def test_the_venue_sums_to_zero_and_tasks_are_done_once() -> None:
-    run(VenueChain, "apply_credit", "increase", "reduce", "execute")
+    run(VenueChain, "apply_credit", "increase", "reduce", "execute", *OVER)
 
 
 def test_bonds_are_locked_within_and_taken_by_evidence() -> None:
-    run(BondChain, "join", "lock", "penalise", "slash_conflict", "claim")
+    run(BondChain, "join", "lock", "penalise", "slash_conflict", "claim", *OVER)
+
+
+class Thief(BondChain):
+    """A machine in which a bond is taken that nobody was accused for."""
+
+    @rule()
+    def take(self) -> None:
+        signed = [vote_digest(1, CONFIG, 1, 9, keccak(b"%d" % i)) for i in range(2)]
+        votes = [
+            (1, keccak(b"%d" % i), compact(World.key(KEEPERS[0]), digest))
+            for i, digest in enumerate(signed)
+        ]
+        self.accused = ""
+        self.send("Bonds", "slash_conflict", 1, CONFIG, 9, *votes, sender="reporter")
+
+
+def test_control_a_bond_that_shrinks_is_noticed() -> None:
+    with pytest.raises(AssertionError):
+        run(Thief, phases=[Phase.generate])

@@ -84,6 +84,7 @@ def test_a_penalty_leaf_is_consumed(world: World) -> None:
         "amount": 3,
         "beneficiary": world.actor("executor"),
         "nonce": 5,
+        "expiry": world.block + 99,
     }
     leaf = leaves.penalty_leaf(*world.place("Bonds"), **fields)
     sealed = world.seal(leaf)
@@ -104,7 +105,7 @@ _WORLD.call("Bonds", "join", _WORLD.actor("admin"), b"peer", sender="keeper 0", 
     max_size=st.integers(0, 2**256 - 1),
     price=st.integers(0, 2**256 - 1),
     others=st.lists(ADDRESS, max_size=3),
-    blocks=st.tuples(*[st.integers(0, 2**64 - 1)] * 4),
+    blocks=st.tuples(*[st.integers(0, 2**64 - 1)] * 5),
     chain=st.integers(0, 2**64 - 1),
     contract=ADDRESS,
 )
@@ -116,13 +117,13 @@ def test_an_award_leaf_is_consumed_for_any_fields(
     max_size: int,
     price: int,
     others: list[bytes],
-    blocks: tuple[int, int, int, int],
+    blocks: tuple[int, int, int, int, int],
     chain: int,
     contract: bytes,
 ) -> None:
     # Bonds.lock takes an award for any chain and contract, so it can be asked about every field
     world = _WORLD
-    start, exclusive, step, open_at = blocks
+    start, exclusive, step, open_at, last = blocks
     fields = award_fields(
         world,
         task=task,
@@ -136,6 +137,7 @@ def test_an_award_leaf_is_consumed_for_any_fields(
         exclusive=exclusive,
         step=step,
         open_at=open_at,
+        last=last,
         lock=1,
     )
     leaf = leaves.award_leaf(NETWORK, EPOCH, chain, contract, **fields)

@@ -21,7 +21,7 @@ from keeper.devnet.chains import ensure_anvil
 from keeper.devnet.cluster import PASSWORD
 from keeper.devnet.control import Control, read
 from keeper.errors import FlowkeeperError
-from keeper.venue.bonds import BondStatus
+from keeper.venue.bonds import SLASHED, BondStatus
 from keeper.web.client import get_json
 from p2p.agreement.signing import EcdsaSigner, vote_hash
 from p2p.host import Libp2pNetwork
@@ -34,6 +34,7 @@ from tests.support.shared import ROOT
 pytestmark = [pytest.mark.anvil, pytest.mark.libp2p]
 UP_S = 120
 AHEAD = 4  # views by which the liar's votes run ahead, so that they are still open on arrival
+SLASH_TICKS = 10  # from the lie to the block that takes the bond
 
 
 @contextmanager
@@ -167,11 +168,29 @@ async def slashes_a_liar(control: Control) -> None:
         ((amount, _, _, _, state),) = decode_result("Bonds", "stake", raw)
         return bool(state == BondStatus.TOMBSTONED and amount == 0)
 
+    async def linked() -> bool:
+        return sum(row.connected for row in p2p.peers()) == len(others)
+
     async with trio.open_nursery() as nursery:
         await nursery.start(p2p.run)
+        await until("links to all others", linked, 30)
+        lied = int(time.time() * 1000 - spec.genesis_time_ms) // spec.tick_ms
         await until("the slash", tombstoned, 30)
         nursery.cancel_scope.cancel()
+    slashed = await slashed_at(rpc, bonds, liar.address)
     await rpc.aclose()
+    ticks = (slashed * 1000 - spec.genesis_time_ms) // spec.tick_ms - lied
+    assert ticks <= SLASH_TICKS, f"the bond was taken {ticks} ticks after the lie"
+
+
+async def slashed_at(rpc: HttpRpc, bonds: bytes, keeper: bytes) -> int:
+    """Return the timestamp of the block in which another keeper's evidence took a bond."""
+    topics = ["0x" + SLASHED.hex(), "0x" + keeper.rjust(32, b"\0").hex()]
+    query = {"address": "0x" + bonds.hex(), "fromBlock": "0x0", "topics": topics}
+    (log,) = await rpc.call("eth_getLogs", [query])
+    block = await rpc.call("eth_getBlockByHash", [log["blockHash"], False])
+    assert log["data"][-40:] != keeper.hex()  # the reporter
+    return int(block["timestamp"], 16)
 
 
 def stop(home: Path) -> None:

@@ -1,4 +1,5 @@
-"""Laws of clearing under any order: decisions arrive late, twice, never, or after they expired.
+"""Laws of clearing under any order: decisions arrive late, twice, never, after they expired, or in
+blocks that are taken back.
 
 A run is a few hundred moves of owners, messengers and chains, drawn from a seed. With prices that
 stand still nothing an owner does may leave an account below its initial requirement, whatever
@@ -86,7 +87,9 @@ class Run:
         elif move < 0.79:
             for _ in range(self.random.choice([1, 10, 40, 121])):
                 self.world.chains[place].mine()
-        elif move < 0.87:
+        elif move < 0.83:
+            self.reorganise()
+        elif move < 0.88:
             self.change_world()
         else:
             for _ in range(self.random.randint(1, 5)):
@@ -148,6 +151,17 @@ class Run:
         if self.random.random() < 0.3:
             self.world.deposit(INSURANCE, A, self.random.randint(1, 200) * USD)
 
+    def reorganise(self) -> None:
+        """Bring decisions into blocks that are taken back before they are final, perhaps again."""
+        before = self.counts.copy()
+        with self.world.abandoned():
+            self.bring_fresh()
+            self.bring()
+        self.counts = before
+        self.counts["reorganised"] += 1
+        if self.random.random() < 0.5:
+            self.bring_fresh()
+
     def bring_fresh(self) -> None:
         for decision in self.world.snapshot.book.outstanding:
             self._bring(decision)
@@ -206,7 +220,8 @@ def test_the_runs_exercise_every_decision() -> None:
     total: Counter[str] = Counter()
     for seed in range(4):
         total += run(seed, still=False, steps=150)
-    assert min(total[k] for k in ("Credit", "Release", "Transfer", "opened", "closed")) >= 4, total
+    kinds = ("Credit", "Release", "Transfer", "opened", "closed", "reorganised")
+    assert min(total[kind] for kind in kinds) >= 4, total
 
 
 def _finds_a_fault(still: bool) -> bool:

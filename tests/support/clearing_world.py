@@ -9,6 +9,9 @@ The model refuses exactly what the contracts refuse; its tokens are counted apar
 so sums can be compared with what really went in and out.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,6 +50,8 @@ UNIT = 10**8  # size units of one coin in both markets
 BONUS_PPM = 5_000
 IM_PPM = 50_000
 BOND = 10**21
+SPENT = 3 * 10**14
+"""Wei one execution costs its keeper: at the devnet's rate, three quarters of a dollar."""
 
 
 def fields(decision: Decision) -> Any:
@@ -113,6 +118,7 @@ class ModelChain:
     credit_nonce: dict[bytes, int] = field(default_factory=dict)
     tasks: dict[bytes, str] = field(default_factory=dict)
     stakes: dict[bytes, int] = field(default_factory=dict)
+    punished: set[tuple[bytes, bytes]] = field(default_factory=set)
 
     def log(
         self, name: str, signature: str, topics: list[bytes], types: list[str], *data: Any
@@ -247,6 +253,18 @@ class World:
     @property
     def competition(self) -> AwardState:
         return decode(self.snapshot.book.rules["award"])
+
+    @contextmanager
+    def abandoned(self) -> Iterator[None]:
+        """Let what happens inside be on branches that no chain keeps; decide no view inside."""
+        moved = dict(self.moved)
+        before = [
+            (model, {k: copy(v) for k, v in vars(model).items()}) for model in self.chains.values()
+        ]
+        yield
+        for model, values in before:
+            vars(model).update(values)
+        self.moved = moved
 
     # --- bidding
 
@@ -385,7 +403,8 @@ class World:
             raise Refused("not sealed")
         if decision.leaf in model.used:
             raise Refused("decision used")
-        if decision.kind in ("Credit", "Release", "Transfer") and model.number > decision.expiry:
+        dies = decision.kind in ("Credit", "Release", "Transfer", "Penalty")
+        if dies and model.number > decision.expiry:
             raise Refused("decision expired")
         getattr(self, f"_bring_{decision.kind.lower()}")(model, decision)
 
@@ -438,8 +457,13 @@ class World:
         model.log("Awards", "Voided(bytes32)", [task], [])
 
     def _bring_penalty(self, model: ModelChain, decision: Decision) -> None:
-        _, keeper, amount, _, _ = fields(decision)
+        task, keeper, amount, to, _, _ = fields(decision)
+        if (task, keeper) in model.punished:
+            raise Refused("punished already")
+        model.punished.add((task, keeper))
         model.use("Bonds", decision.leaf)
+        slashed = "Slashed(address,bytes32,uint256,address)"
+        model.log("Bonds", slashed, [_word(keeper), task], ["uint256", "address"], amount, to)
         self.bond(keeper, max(0, model.stakes.get(keeper, 0) - amount))
 
     def bond(self, keeper: bytes, amount: int = BOND, status: int = 1, locked: int = 0) -> None:
@@ -457,13 +481,13 @@ class World:
 
     def execute(self, decision: Decision, keeper: bytes, size: int | None = None) -> int:
         """Liquidate by an award as `keeper`; return the rank."""
-        task, account, _, market, most, price, ranks, start, exclusive, step, open_at, lock = (
-            fields(decision)
-        )
+        task, account, _, market, most, price, ranks, *window, last, lock = fields(decision)
         model = self.chains[decision.chain]
         if task in model.tasks:
             raise Refused("task is done")
-        rank = self._rank(model.number, keeper, ranks, start, exclusive, step, open_at)
+        if model.number > last:
+            raise Refused("award is over")
+        rank = self._rank(model.number, keeper, ranks, *window)
         held, _ = model.positions.get((account, market), (0, 0))
         closed = min(abs(held), most if size is None else size)
         if closed == 0:
@@ -481,13 +505,14 @@ class World:
         model.use("Awards", decision.leaf)
         model.log(
             "Awards",
-            "Executed(bytes32,bytes32,address,uint256,bytes32,uint256,uint256)",
+            "Executed(bytes32,bytes32,address,uint256,bytes32,uint256,uint256,uint256)",
             [task, account, _word(keeper)],
-            ["uint256", "bytes32", "uint256", "uint256"],
+            ["uint256", "bytes32", "uint256", "uint256", "uint256"],
             rank,
             market,
             closed,
             bonus,
+            SPENT,
         )
         if rank:
             model.log(

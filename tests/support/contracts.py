@@ -409,6 +409,7 @@ def award_fields(world: World, **changes: Any) -> dict[str, Any]:
         "exclusive": 3,
         "step": 2,
         "open_at": world.block + 9,
+        "last": world.block + 400,
         "lock": ETHER // 10,
     }
     return {**fields, **changes}

@@ -120,9 +120,9 @@ def test_early_rank_is_refused_and_fallback_costs_the_winner() -> None:
     assert world.execute(award, K[1]) == 1
     world.view()
     (penalty,) = only(world, "Penalty")
-    task, keeper, amount, beneficiary, _ = fields(penalty)
+    task, keeper, amount, beneficiary, *_ = fields(penalty)
     assert (task, keeper, beneficiary) == (fields(award)[0], K[0], K[1])
-    assert amount == fields(award)[11]
+    assert amount == fields(award)[12]
     world.bring(penalty)
     world.view()
     assert only(world, "Penalty") == []
@@ -274,18 +274,43 @@ def test_a_bond_is_not_used_twice() -> None:
 
 def test_high_bid_and_no_show_locks_what_it_risks() -> None:
     world = sick_world()
-    cheap = world.competition.tasks[0].lock
-    award = auction(world, {K[0]: 500 * USD, K[1]: 400 * USD})
+    (task,) = world.competition.tasks
+    price, unit = task.bonus - USD, world.parameters.competition.bond_per_unit
+    award = auction(world, {K[0]: task.bonus, K[1]: price})
     assert award is not None
-    assert fields(award)[11] >= 400 * USD * world.parameters.competition.bond_per_unit > cheap
+    assert world.competition.awards[0].lock >= price * unit > task.lock
+    mine_to(world, award.expiry + 1)
+    world.view()
+    (penalty,) = only(world, "Penalty")
+    assert fields(penalty)[1:3] == (K[0], fields(award)[12])
+
+
+def test_a_bid_that_closing_cannot_pay_counts_for_nothing() -> None:
+    world = sick_world()
+    (task,) = world.competition.tasks
+    award = auction(world, {K[0]: task.bonus + 1, K[1]: task.bonus, K[2]: 7 * USD})
+    assert award is not None
+    assert fields(award)[6] == (K[1], K[2])
 
 
 def test_shill_second_bid_pays_if_it_wins() -> None:
     world = sick_world()
+    # K[1] means to drive up what K[0] pays; below its bid it does, above it the shill must act
+    award = auction(world, {K[0]: 12 * USD, K[1]: 11 * USD})
+    assert award is not None
+    assert fields(award)[5:7] == (11 * USD, (K[0], K[1]))
+    mine_to(world, fields(award)[7])
+    world.execute(award, K[0])
+    world = sick_world()
     award = auction(world, {K[0]: 10 * USD, K[1]: 11 * USD})
     assert award is not None
     assert fields(award)[6][0] == K[1]
-    assert world.competition.awards[0].lock > 0
+    mine_to(world, award.expiry + 1)
+    world.view()
+    (penalty,) = only(world, "Penalty")
+    unit = world.parameters.competition.bond_per_unit
+    assert fields(penalty)[1] == K[1]
+    assert fields(penalty)[2] >= 10 * USD * unit
 
 
 def test_healed_account_is_voided_and_nobody_pays() -> None:
@@ -327,15 +352,45 @@ def test_lapsed_award_of_a_sick_account_is_punished_once_and_made_again() -> Non
     world = sick_world()
     award = auction(world, {K[0]: 10 * USD})
     assert award is not None
-    mine_to(world, award.expiry + 1)
+    mine_to(world, award.expiry)
+    world.view(mine=False)
+    assert len(world.competition.awards) == 1
     world.view()
-    (void,) = only(world, "Attestation")
+    with pytest.raises(Refused, match="award is over"):
+        world.execute(award, K[0])
     (penalty,) = only(world, "Penalty")
     assert fields(penalty)[1] == K[0]
-    world.bring(void)
+    (task,) = world.competition.tasks
+    assert task.id != fields(award)[0]
     world.view()
     assert only(world, "Penalty") == []
     assert auction(world, {K[1]: 10 * USD}) is not None
+
+
+def test_a_penalty_nobody_brought_is_sealed_again_until_it_is_paid() -> None:
+    world = sick_world()
+    award = auction(world, {K[0]: 10 * USD})
+    assert award is not None
+    mine_to(world, award.expiry + 1)
+    world.view()
+    (first,) = only(world, "Penalty")
+    free = world.chains[A].stakes[K[0]]
+    while world.chains[A].number <= first.expiry:
+        world.chains[A].mine()
+    world.view()
+    (second,) = only(world, "Penalty")
+    assert second.leaf != first.leaf
+    assert fields(second)[:4] == fields(first)[:4]
+    with pytest.raises(Refused, match="decision expired"):
+        world.bring(first)
+    world.bring(second)
+    world.view()
+    assert world.competition.flying == ()
+    assert world.chains[A].stakes[K[0]] == free - fields(first)[2]
+    while world.chains[A].number <= second.expiry:
+        world.chains[A].mine()
+    world.view()
+    assert only(world, "Penalty") == []
 
 
 def test_three_no_shows_and_the_keeper_no_longer_competes() -> None:
@@ -344,8 +399,6 @@ def test_three_no_shows_and_the_keeper_no_longer_competes() -> None:
         award = auction(world, {K[0]: 10 * USD})
         assert award is not None
         mine_to(world, award.expiry + 1)
-        world.view()
-        world.bring(only(world, "Attestation")[0])
         world.view()
     assert auction(world, {K[0]: 10 * USD}) is None
 

@@ -144,7 +144,7 @@ def test_reveal_when_frozen_then_free_or_held() -> None:
     assert won == []
     target = Target(ChainId(1), b"\1" * 32, b"\2" * 20, b"\3" * 32)
     task = Task(b"t" * 32, target, 3, 1, 1, 1, 1, 1)
-    held = OpenAward(task, b"l" * 32, (SIGNER.address,), 5, 77, 1, 2, 3, 4)
+    held = OpenAward(task, b"l" * 32, (SIGNER.address,), 5, 77, 1, 2, 3, 4, 5)
     _, won = one.follow(5, AwardState(collecting=5, awards=(held,)))
     assert won == [held]
     assert one.reserved() == Reserve(77, 0)

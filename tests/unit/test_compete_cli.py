@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from keeper.cli import account
+from keeper.cli import account, challenge
 from keeper.cli.main import app
+from keeper.contracts import abi_type, artifact
+from keeper.devnet.wallet import Send
 from keeper.errors import ConfigError
+from keeper.hashing import keccak
 from keeper.snapshot.archive import Archive
 from keeper.store import Store
 from tests.support.clearing_world import ETH, NETWORK, UNIT, USD, A, B, World, trader
@@ -90,6 +93,7 @@ def test_auction_list_and_show(home: Path) -> None:
     value = json.loads(run("auction", "list", "--home", str(home), "--json"))
     (award,) = value["awards"]
     assert award["ranks"] == ["0x" + KEEPER.hex()]
+    assert award["last"] > award["open_at"]
     assert "Awards" in run("auction", "list", "--home", str(home))
     task = award["task"].removeprefix("0x")
     (shown,) = json.loads(run("auction", "show", task[:10], "--home", str(home), "--json"))
@@ -98,8 +102,56 @@ def test_auction_list_and_show(home: Path) -> None:
     assert "price_uusd" in run("auction", "show", ALICE.hex(), "--home", str(home))
 
 
+@pytest.mark.parametrize("true", [True, False])
+def test_challenge_says_whether_the_chain_contradicts(
+    home: Path, monkeypatch: pytest.MonkeyPatch, true: bool
+) -> None:
+    archive = Archive(Store(home / "keeper.db"))
+    view = archive.newest()
+    assert view is not None
+    world = World()
+    world.deposit(ALICE, A, 1_000 * USD)
+    world.request_withdraw(ALICE, A, 100 * USD)
+    world.view(skip=view.header.view)
+    (release,) = world.snapshot.decisions
+    archive.add(b"3" * 32, world.snapshot, 0)
+    leaf = "0x" + release.leaf.hex()
+    with pytest.raises(ConfigError, match="no sealed view"):
+        CliRunner().invoke(app, ["challenge", leaf, "--home", str(home)], catch_exceptions=False)
+    archive.add_seal(world.snapshot.header.view, (1, 2, 3), 0)
+    ref = world.snapshot.cut[A]
+    sent = []
+
+    async def block_hash(_: object, asked: object) -> bytes:
+        assert asked == ref
+        return ref.hash if true else b"\1" * 32
+
+    def send(_: object, chain: int, secret: bytes, sends: list[Send]) -> list[str]:
+        sent.append((chain, sends[0].to, sends[0].data[:4]))
+        return ["0xabc"]
+
+    monkeypatch.setattr(challenge, "_block_hash", block_hash)
+    monkeypatch.setattr(challenge, "send", send)
+    value = json.loads(run("challenge", leaf, "--home", str(home), "--json"))
+    assert value["contradicted"] is not true
+    assert sent == []
+    (home / "key").write_text("11" * 32)
+    out = run("challenge", leaf, "--home", str(home), "--key", str(home / "key"))
+    assert "0xabc" in out
+    ((chain, to, called),) = sent
+    assert (chain, to) == (A, release.contract)
+    assert called == challenge_selector()
+
+
+def challenge_selector() -> bytes:
+    entry = next(e for e in artifact("Vault").abi if e.get("name") == "challenge")
+    types = ",".join(abi_type(one) for one in entry["inputs"])
+    return keccak(f"challenge({types})".encode())[:4]
+
+
 def test_unknown_names_are_errors_with_a_remedy(home: Path) -> None:
-    for words in (("auction", "show", "ff" * 9), ("account", "show", "zz")):
+    wrong = (("auction", "show", "ff" * 9), ("account", "show", "zz"), ("challenge", ""))
+    for words in wrong:
         result = CliRunner().invoke(app, [*words, "--home", str(home)])
         assert result.exit_code != 0
         assert isinstance(result.exception, ConfigError)

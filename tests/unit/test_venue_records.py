@@ -82,16 +82,17 @@ def test_peers_and_unknown_statuses() -> None:
 
 def test_how_tasks_ended() -> None:
     task, keeper = b"\x21" * 32, b"\1" * 20
-    executed = "Executed(bytes32,bytes32,address,uint256,bytes32,uint256,uint256)"
+    executed = "Executed(bytes32,bytes32,address,uint256,bytes32,uint256,uint256,uint256)"
     table = EMPTY.apply(
         [
-            log(B, "Awards", executed, [task, ALICE, keeper], words(1, 0, 30, 40)),
+            log(B, "Awards", executed, [task, ALICE, keeper], words(1, 0, 30, 40, 7)),
             log(B, "Awards", "NoShow(bytes32,address,uint256)", [task, keeper], words(50)),
             log(B, "Awards", "Voided(bytes32)", [LEAF]),
         ]
     )
     (done,) = awards.executions(SPEC_B, table)
     assert (done.rank, done.size, done.bonus, done.keeper) == (1, 30, 40, keeper)
+    assert done.spent == 7
     assert [absence.amount for absence in awards.absences(SPEC_B, table)] == [50]
     assert awards.voided(SPEC_B, table) == {LEAF}
 
