@@ -20,6 +20,7 @@ from keeper.compete.auction import Offer, freeze, reported_reveals, settle
 from keeper.compete.bids import BidVector, decode_reveal
 from keeper.compete.bond import Stakes, stakes
 from keeper.compete.decisions import award_decision, healed_decision, penalty_decision
+from keeper.compete.handover import inherited
 from keeper.compete.state import (
     MAX_AWARDS,
     MAX_CHARGES,
@@ -67,7 +68,7 @@ class AwardRule:
     def wanted(self, context: Context, state: bytes) -> frozenset[bytes]:
         """Return the reveals of frozen commitments that f + 1 observers hold."""
         needed: set[bytes] = set()
-        for one in decode(state).revealing:
+        for one in inherited(context, decode(state)).revealing:
             needed |= _to_open(context, one)
         return frozenset(needed)
 
@@ -91,7 +92,8 @@ class Step:
     """
 
     def __init__(self, context: Context, before: AwardState) -> None:
-        self.context, self.before = context, before
+        self.context, self.before = context, inherited(context, before)
+        before = self.before
         self.rules = context.parameters.competition
         self.made: list[Decision] = []
         self.flying, lost = self._follow_penalties()
@@ -124,6 +126,7 @@ class Step:
             charges=tuple(self.penalties[made:][:MAX_CHARGES]),
             flying=tuple(self.flying),
             nonce=self.before.nonce + made,
+            epoch=self.context.epoch,
         )
         return state, self.made
 
@@ -356,17 +359,18 @@ class Step:
     def _follow_penalties(self) -> tuple[list[Flying], list[Charge]]:
         """Return penalties still on their way to the hub, and those that expired on it."""
         hub = self.context.network.hub
-        records, block = self.context.tables.get(hub), self.context.cut.get(hub)
-        if records is None or block is None:
+        records = self.context.tables.get(hub)
+        if records is None:
             return list(self.before.flying), []
         spec, left, lost = self.context.network.chain(hub), [], []
+        outstanding = {decision.leaf for decision in self.context.outstanding}
         for one in self.before.flying:
             if is_punished(spec, records, one.charge.keeper, one.charge.task):
                 continue
-            if block.number > one.until:
-                lost.append(one.charge)
-            else:
+            if one.leaf in outstanding:
                 left.append(one)
+            else:
+                lost.append(one.charge)
         return left, lost
 
     def _charge(self) -> int:
@@ -377,6 +381,7 @@ class Step:
         until = block.number + FLIGHT_BLOCKS
         due = self.penalties[: min(MAX_PENALTIES_PER_VIEW, MAX_CHARGES - len(self.flying))]
         for nonce, charge in enumerate(due, self.before.nonce):
-            self.made.append(penalty_decision(self.context, charge, nonce, until))
-            self.flying.append(Flying(charge, until))
+            decision = penalty_decision(self.context, charge, nonce, until)
+            self.made.append(decision)
+            self.flying.append(Flying(charge, decision.leaf, until))
         return len(due)

@@ -78,9 +78,10 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class Flying:
-    """A charge that was sealed, and the last block of the hub in which it can be taken."""
+    """A charge that was sealed, by its leaf, and the last block of the hub meant for it."""
 
     charge: Charge
+    leaf: bytes
     until: int
 
 
@@ -100,6 +101,7 @@ class AwardState:
         charges: penalties that did not fit into the view they were due in, oldest first.
         flying: penalties on their way to the hub, oldest first; one that expires is due again.
         nonce: numbers penalties.
+        epoch: whose committee the rounds and no-shows are about.
     """
 
     collecting: int = 0
@@ -113,6 +115,7 @@ class AwardState:
     charges: tuple[Charge, ...] = ()
     flying: tuple[Flying, ...] = ()
     nonce: int = 0
+    epoch: int = 0
 
     def encode(self) -> bytes:
         """Return the canonical bytes."""
@@ -127,8 +130,9 @@ class AwardState:
                 self.no_shows,
                 [[chain, market, at, str(used)] for chain, market, at, used in self.windows],
                 [_charge_row(charge) for charge in self.charges],
-                [[_charge_row(one.charge), one.until] for one in self.flying],
+                [[_charge_row(one.charge), one.leaf, one.until] for one in self.flying],
                 self.nonce,
+                self.epoch,
             ]
         )
         return packed
@@ -166,7 +170,7 @@ def decode(raw: bytes) -> AwardState:
     try:
         row = msgpack.unpackb(raw, use_list=False)
         collecting, late, revealing, tasks, awards, recent, no_shows, windows, *rest = row
-        charges, flying, nonce = rest
+        charges, flying, nonce, epoch = rest
         return AwardState(
             collecting,
             late,
@@ -177,8 +181,9 @@ def decode(raw: bytes) -> AwardState:
             no_shows,
             tuple((ChainId(chain), market, at, int(used)) for chain, market, at, used in windows),
             tuple(_charge(one) for one in charges),
-            tuple(Flying(_charge(one), until) for one, until in flying),
+            tuple(Flying(_charge(one), leaf, until) for one, leaf, until in flying),
             nonce,
+            epoch,
         )
     except (TypeError, msgpack.exceptions.UnpackException) as error:
         raise ValueError(f"malformed competition state: {error}") from error

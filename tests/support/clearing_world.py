@@ -12,7 +12,7 @@ so sums can be compared with what really went in and out.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from eth_abi.abi import encode
@@ -265,6 +265,16 @@ class World:
         for model, values in before:
             vars(model).update(values)
         self.moved = moved
+
+    def hand_over(self, last_blocks: dict[ChainId, int]) -> None:
+        """Go on as the next epoch; the old key ends on each chain in a block."""
+        self.setting = replace(self.setting, epoch=self.setting.epoch + 1, config=keccak(b"next"))
+        epoch = (self.setting.epoch - 1).to_bytes(32, "big")
+        for chain, block in last_blocks.items():
+            self.chains[chain].log(
+                "Committee", "EpochExpires(uint32,uint64)", [epoch], ["uint64"], block
+            )
+        self.commitments.clear()
 
     # --- bidding
 
