@@ -179,7 +179,7 @@ class AgreementService:
         sender = self._core.committee.index_of_peer(item.peer)
         if sender is None:
             raise RemoteFault(text, Reason.NOT_A_MEMBER)
-        if isinstance(message, Vote):
+        if isinstance(message, Vote) and message.signer == sender:
             self._note_lateness(item, message)
         return self._core.receive(sender, message, self._clock())
 

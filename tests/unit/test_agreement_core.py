@@ -10,7 +10,7 @@ from keeper.hashing import keccak
 from keeper.reasons import Reason
 from p2p.agreement.application import NotYet, Verdict, Wrong
 from p2p.agreement.certificate import certificate_of
-from p2p.agreement.core import VIEWS_AHEAD, VIEWS_KEPT, Agreement
+from p2p.agreement.core import RELAYED_SIZE, VIEWS_AHEAD, VIEWS_KEPT, Agreement
 from p2p.agreement.effects import (
     Broadcast,
     Effect,
@@ -179,9 +179,64 @@ def test_what_is_refused(bench: Bench, message: Message, reason: Reason) -> None
     assert said(effects) == []
 
 
-def test_a_vote_comes_from_its_signer(bench: Bench) -> None:
+def passed_on(effects: Sequence[Effect]) -> dict[int, Message]:
+    return {effect.member: effect.message for effect in effects if isinstance(effect, Send)}
+
+
+def test_a_small_committee_passes_on_what_a_signer_said(bench: Bench) -> None:
+    a, b, c = bench.others
+    first = vote(a, Kind.NOTARIZE, 1)
+    assert passed_on(bench.hear(a, first)) == {b: first, c: first}
+    assert bench.hear(a, first) == (), "once"
+    second = vote(b, Kind.NOTARIZE, 1)
+    assert passed_on(bench.hear(a, second)) == {}, "it was passed on already"
+    effects = bench.hear(b, vote(c, Kind.NOTARIZE, 1))
+    assert any(isinstance(e, Broadcast) and isinstance(e.message, Certificate) for e in effects), (
+        "what was passed on counts"
+    )
+    assert passed_on(bench.hear(c, vote(c, Kind.NOTARIZE, 1))) == {}, "a certificate says it"
+
+
+def test_who_passes_on_a_forged_vote_answers_for_it(bench: Bench) -> None:
     a, b = bench.others[:2]
-    assert refusals(bench.hear(a, vote(b, Kind.NOTARIZE, 1))) == [Reason.BAD_SIGNATURE]
+    forged = replace(vote(b, Kind.NOTARIZE, 1), digest=keccak(b"x"))
+    effects = bench.hear(a, forged)
+    assert [e.member for e in effects if isinstance(e, Refused)] == [a]
+    assert passed_on(effects) == {}
+
+
+def test_a_block_is_passed_on_without_what_nobody_checked(bench: Bench) -> None:
+    bad = replace(proof(Kind.NULLIFY, 3), view=4)
+    body = replace(block(bench), certificates=(bad,))
+    effects = bench.hear(bench.leader, body)
+    assert refusals(effects) == [Reason.BAD_SIGNATURE]
+    bare = replace(body, certificates=())
+    others = set(bench.others) - {bench.leader}
+    assert passed_on(effects) == dict.fromkeys(others, bare)
+    assert digest_of(bare) == digest_of(body)
+    fresh = Bench()
+    other = min(others)
+    assert passed_on(fresh.hear(other, block(fresh))) == {}, "not its leader's word"
+
+
+def test_two_votes_meet_at_everybody(bench: Bench) -> None:
+    a, b = bench.others[:2]
+    bench.hear(a, vote(a, Kind.NOTARIZE, 1))
+    effects = bench.hear(b, vote(a, Kind.NOTARIZE, 1, keccak(b"what it told another")))
+    assert [e.evidence.culprit for e in effects if isinstance(e, Equivocated)] == [a]
+
+
+def test_in_a_larger_committee_a_vote_comes_from_its_signer() -> None:
+    committee = make_committee(RELAYED_SIZE + 1)
+    signers = [CheapSigner(member.address) for member in committee.members]
+    log = MemoryLog()
+    log.write((Opened(committee.config),))
+    core = Agreement(committee, 0, signers[0], ToyApplication(committee.config), log, TIMING)
+    core.start(0.5)
+    signature = signers[2].sign(vote_hash(committee, Kind.NOTARIZE, 1, D))
+    said_by_2 = Vote(1, Kind.NOTARIZE, 1, D, 2, signature)
+    assert refusals(core.receive(1, said_by_2, 1.1)) == [Reason.BAD_SIGNATURE]
+    assert passed_on(core.receive(2, said_by_2, 1.1)) == {}
 
 
 def test_old_votes_are_stale(bench: Bench) -> None:
