@@ -13,8 +13,8 @@ Commonware's specification of it. How a service drives it:
     with trio.move_on_after(core.deadline - now): sender, message = await inbox.receive()
     perform(core.receive(sender, message, now))        or, if nothing came: perform(core.tick(now))
 
-`now` is unix time in seconds of a clock that does not jump; safety depends on no clock. Effects are
-performed in order; `Persist` comes first and must be durable before the rest is performed.
+`now` is unix time in seconds; safety depends on no clock, and one that is set costs views. Effects
+are performed in order; `Persist` comes first and must be durable before the rest is performed.
 """
 
 from keeper.reasons import Reason
@@ -129,6 +129,7 @@ class Agreement:
         self._heartbeat_at: float | None = None
         self._sync_at = 0.0
         self._needs_sent = 0
+        self._now = 0.0
         self._moved = False
         """A view, certificate or body came: what is lacking must be looked at again."""
         self._writes: list[Record] = []
@@ -180,6 +181,7 @@ class Agreement:
             place = Place(body.view, digest_of(body))
             self.chain.bodies[place] = body
             self._stored.add(place)
+        self._now = now
         self._presence.start(now)
         self._heartbeat_at = now
         self._settle(now)
@@ -188,6 +190,7 @@ class Agreement:
 
     def receive(self, sender: int, message: Message, now: float) -> tuple[Effect, ...]:
         """Take one message of a member whose link is authenticated."""
+        self._read_clock(now)
         self._presence.heard(sender, now)
         match message:
             case Vote():
@@ -213,11 +216,13 @@ class Agreement:
 
         The driver hands over only observations whose body its application accepts.
         """
+        self._read_clock(now)
         self._on_observation(observation.signer, observation, now)
         return self._flush(now)
 
     def tick(self, now: float) -> tuple[Effect, ...]:
         """Do what is due."""
+        self._read_clock(now)
         if self._view_deadline is not None and now >= self._view_deadline:
             self._failures += 1
             self._note(self.view, "deadline", (self.leader(self.view),))
@@ -235,6 +240,7 @@ class Agreement:
 
     def retry(self, now: float) -> tuple[Effect, ...]:
         """Ask the application again: what it waited for may have come."""
+        self._read_clock(now)
         for place in sorted(self.chain.adopted, key=lambda place: place.view):
             self._adopt(place, self.chain.bodies[place])
         self._reconsider(now)
@@ -243,6 +249,7 @@ class Agreement:
 
     def close(self, view: int, now: float) -> tuple[Effect, ...]:
         """End the epoch at a final view: sign nothing more, keep answering those who are late."""
+        self._read_clock(now)
         self.closed_at = view
         self._view_deadline = self._resend_at = self._propose_at = None
         proof = self._log.certificate(self.committee.epoch, Kind.FINALIZE, self.chain.final.view)
@@ -256,6 +263,7 @@ class Agreement:
         A `Jumped` goes before the final blocks; the application has, or will fetch, the state
         after the first block's parent.
         """
+        self._read_clock(now)
         if not verify_history(self.committee, self._signer, history):
             return self._flush(now)
         self._skip_to(history)
@@ -273,6 +281,21 @@ class Agreement:
             self.committee.epoch, self.committee.config, self.view, final.view, final.digest,
             self.heads, VERSION, max(0, int(now * 1000)),
         )  # fmt: skip
+
+    def _read_clock(self, now: float) -> None:
+        """Keep what is due as far away as it was when the machine's clock is set back."""
+        back, self._now = self._now - now, now
+        if back <= 0:
+            return
+
+        def nearer(moment: float | None) -> float | None:
+            return None if moment is None else moment - back
+
+        self._view_deadline = nearer(self._view_deadline)
+        self._resend_at, self._need_at = nearer(self._resend_at), nearer(self._need_at)
+        self._propose_at = nearer(self._propose_at)
+        self._heartbeat_at = nearer(self._heartbeat_at)
+        self._sync_at -= back
 
     # R1, R7: views
 

@@ -416,6 +416,21 @@ def test_a_member_that_asks_too_much_is_not_answered(bench: Bench) -> None:
     assert refusals(bench.hear(asker, Sync(0), 1.4)) == [], "it is answered again after a while"
 
 
+def test_a_clock_set_back_moves_what_is_due_with_it(bench: Bench) -> None:
+    asker = bench.others[0]
+    bench.hear(bench.leader, block(bench), 5000.0)
+    bench.do(bench.core.tick(5000.0))
+    due = bench.core.deadline
+    assert due is not None
+    assert 5000.0 < due < 5001.0
+    for _ in range(16):
+        assert any(isinstance(e, Send) for e in bench.hear(asker, Need(1), 5000.0))
+    bench.hear(asker, Need(1), 1400.0)
+    assert bench.core.deadline == pytest.approx(due - 3600.0)
+    assert any(isinstance(e, Send) for e in bench.hear(asker, Need(1), 1400.1)), "answered again"
+    assert bench.core.deadline == pytest.approx(due - 3600.0), "moved once"
+
+
 def test_rejected_bodies_do_not_pile_up(bench: Bench) -> None:
     bench.application.answer = Wrong(Reason.WRONG_CUT)
     for view in range(1, 60):
