@@ -513,6 +513,8 @@ class Agreement:
     def _on_vote(self, sender: int, vote: Vote, now: float) -> None:
         if vote.epoch != self.committee.epoch:
             self._refuse(sender, Reason.WRONG_CONFIG)
+        elif vote.signer >= self.committee.size:
+            self._refuse(sender, Reason.NOT_A_MEMBER, f"vote in view {vote.view}")
         elif vote.signer != sender and not self._relays:
             self._refuse(sender, Reason.BAD_SIGNATURE, "a vote is sent by its signer")
         elif vote.view > self.view + VIEWS_AHEAD:

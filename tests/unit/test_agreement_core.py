@@ -203,6 +203,8 @@ def test_who_passes_on_a_forged_vote_answers_for_it(bench: Bench) -> None:
     effects = bench.hear(a, forged)
     assert [e.member for e in effects if isinstance(e, Refused)] == [a]
     assert passed_on(effects) == {}
+    nobody = bench.hear(a, replace(vote(b, Kind.NOTARIZE, 1), signer=200))
+    assert refusals(nobody) == [Reason.NOT_A_MEMBER]
 
 
 def test_a_block_is_passed_on_without_what_nobody_checked(bench: Bench) -> None:
