@@ -291,11 +291,13 @@ class Libp2pNetwork:
     async def _close_peer(self, peer: bytes) -> None:
         if self._host is None:
             return
-        with trio.move_on_after(CLOSE_S):
-            try:
-                await self._host.disconnect(ID(peer))
-            except NETWORK_FAULTS:
-                return
+        # not `disconnect`: it forgets what the peer opened while we close (guard 12)
+        for connection in self._host.get_network().get_connections(ID(peer)):
+            with trio.move_on_after(CLOSE_S):
+                try:
+                    await connection.close()
+                except NETWORK_FAULTS:
+                    continue
 
     # the consensus road
 

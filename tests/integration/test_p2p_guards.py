@@ -14,6 +14,7 @@ import pytest
 import trio
 import trio.lowlevel
 from libp2p import new_host
+from libp2p.abc import INetConn, INetwork
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.network.exceptions import SwarmException
@@ -28,7 +29,7 @@ from multiaddr import Multiaddr  # type: ignore[import-untyped]  # ships no type
 from keeper.errors import LocalError
 from keeper.reasons import Reason
 from p2p.gossip import DEGREE, GuardedPubsub, LeanGossipSub
-from p2p.guards import NETWORK_FAULTS
+from p2p.guards import NETWORK_FAULTS, Watch
 from p2p.host import Libp2pNetwork
 from p2p.identity import peer_id_text
 from p2p.port import Limits, Road, Topic
@@ -345,3 +346,48 @@ async def test_11_identify_is_answered_but_never_believed() -> None:
         stream = await attacker.stream("/ipfs/id/1.0.0")
         assert await stream.read(10)
         assert crashes(network) == 0
+
+
+class HeldOpen(Watch):
+    """Lets nobody finish closing before something has happened."""
+
+    def __init__(self, happened: trio.Event) -> None:
+        super().__init__(lambda _peer: None)
+        self._happened = happened
+
+    async def disconnected(self, network: INetwork, conn: INetConn) -> None:
+        await self._happened.wait()
+
+
+async def comes_back_while_closed(
+    swarm: INetwork, attacker: Attacker, close: Callable[[], Awaitable[None]]
+) -> int:
+    """Return how many connections a host knows of a peer that came back during `close`."""
+    back = trio.Event()
+    await attacker.connect()
+    await eventually(lambda: len(swarm.get_connections(ID(attacker.me))))
+    swarm.register_notifee(HeldOpen(back))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(close)
+        assert await attacker.cut_off()
+        await attacker.connect()
+        await eventually(lambda: len(swarm.get_connections(ID(attacker.me))))
+        back.set()
+    return len(swarm.get_connections(ID(attacker.me)))
+
+
+async def test_12_who_comes_back_while_we_hang_up_is_not_forgotten() -> None:
+    peer = id_of(ATTACKER)
+    async with ours() as (network, attacker):
+        assert network._host is not None
+        swarm = network._host.get_network()
+        known = await comes_back_while_closed(swarm, attacker, lambda: network._close_peer(peer))
+        assert known == 1
+        assert network.is_connected(peer)
+        network._hang_up(peer)
+        assert await attacker.cut_off()
+    async with stock() as (host, address, _), attacked(address) as attacker:
+        swarm = host.get_network()
+        known = await comes_back_while_closed(swarm, attacker, lambda: host.disconnect(ID(peer)))
+        assert known == 0, "stock keeps the connection and forgets it"
+        assert attacker.connections()
