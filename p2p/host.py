@@ -44,6 +44,7 @@ from p2p.guards import (
     HalfOpen,
     Watch,
     check_port,
+    guard_dialling,
     guard_identify,
     guard_inbound,
     guard_muxer,
@@ -197,6 +198,7 @@ class Libp2pNetwork:
         swarm.register_notifee(Watch(self._connection_changed))
         guard_inbound(swarm, HalfOpen(self.gate.clock), self.gate.denied)
         guard_muxer(swarm, self._fault)
+        guard_dialling(swarm)
         guard_identify(host)
         router = LeanGossipSub(self.gate)
         pubsub = GuardedPubsub(host, router, self.gate)
