@@ -176,20 +176,21 @@ class Gate:
     def enter(self, peer: bytes, road: str, frame: bytes, at: Instant) -> None:
         """Put a frame that passed into the inbox."""
         self.inbox.put(Inbound(peer, road, frame, at))
-        self._frames.labels(peer_id_text(peer), road).inc()
+        self._frames.labels(self._label(peer), road).inc()
         self._depth.set(len(self.inbox))
 
     def may_speak(self, peer: bytes, size: int, limit: int) -> bool:
         """Check standing, size and rate of one message, and count it."""
         now = self.clock()
         if self.scores.standing(peer, now) is Standing.REFUSED:
-            self._drops.labels(peer_id_text(peer), Reason.REFUSED.value).inc()
+            self._drops.labels(self._label(peer), Reason.REFUSED.value).inc()
             return False
         if size > limit:
             self.report(peer, Reject(Reason.OVERSIZE))
             return False
         traffic = self.traffic(peer)
         traffic.received_bytes += size
+        self._bytes.labels(self._label(peer), "received").inc(size)
         if not (traffic.frames.take(now) and traffic.bytes.take(now, size)):
             self.report(peer, Ignore(Reason.RATE_LIMITED))
             return False
@@ -221,7 +222,7 @@ class Gate:
         before = self.scores.standing(peer, now)
         after = self.scores.judge(peer, verdict, now, times)
         if isinstance(verdict, Ignore | Reject):
-            self._drops.labels(peer_id_text(peer), verdict.reason.value).inc(times)
+            self._drops.labels(self._label(peer), verdict.reason.value).inc(times)
             if after is Standing.REFUSED and before is not Standing.REFUSED:
                 self._cuts.labels(verdict.reason.value).inc()
                 self.inbox.forget(peer)
@@ -263,18 +264,24 @@ class Gate:
     def sent(self, peer: bytes, size: int) -> None:
         """Count bytes that left for a peer."""
         self.traffic(peer).sent_bytes += size
+        self._bytes.labels(self._label(peer), "sent").inc(size)
 
     def round_trip(self, peer: bytes, seconds: float) -> None:
         """Note one measured round trip."""
         traffic = self.traffic(peer)
         traffic.round_trip_s = _smooth(traffic.round_trip_s, seconds)
-        self._rtt.labels(peer_id_text(peer)).set(traffic.round_trip_s)
+        self._rtt.labels(self._label(peer)).set(traffic.round_trip_s)
 
     def late(self, peer: bytes, seconds: float) -> None:
         """Note how late a vote of a peer came."""
         traffic = self.traffic(peer)
         traffic.lateness_s = _smooth(traffic.lateness_s, seconds)
-        self._late.labels(peer_id_text(peer)).set(traffic.lateness_s)
+        self._late.labels(self._label(peer)).set(traffic.lateness_s)
+
+    def _label(self, peer: bytes) -> str:
+        """Return a peer's name in metrics: strangers share one, for they can be without number."""
+        role = self.role(peer)
+        return role.value if role is Role.FOLLOWER else peer_id_text(peer)
 
     def peers(self) -> tuple[PeerView, ...]:
         """Return one row per peer, by peer id."""

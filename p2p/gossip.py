@@ -21,16 +21,16 @@ from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11, PROTOCOL_ID_V12, GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
-from libp2p.pubsub.utils import maybe_consume_signed_record
 from libp2p.pubsub.validators import PUBSUB_SIGNING_PREFIX
 
 from keeper.errors import RemoteFault
 from keeper.reasons import Reason
 from keeper.units import Instant
+from p2p.control import TOPICS, lean
 from p2p.gate import Gate
 from p2p.identity import is_peer_id, is_signed_by, peer_id_text
 from p2p.links import FLOOD_S
-from p2p.port import Role, Topic
+from p2p.port import Role
 from p2p.verdicts import Ignore, Reject, TokenBucket
 
 PROTOCOLS = [TProtocol(PROTOCOL_ID_V12), TProtocol(PROTOCOL_ID_V11)]
@@ -45,7 +45,6 @@ ORIGIN_BYTES_PER_S, ORIGIN_BYTES_BURST = 1024.0 * 1024, 4.0 * 1024 * 1024
 RPC_OVERHEAD = 8192
 """Room for control messages and the signed record of a hello beside one message."""
 SEQNO_BYTES = 8
-TOPICS = frozenset(topic.value for topic in Topic)
 
 
 class Seen:
@@ -119,6 +118,12 @@ class LeanGossipSub(GossipSub):
             rpc.ClearField("senderRecord")
         super().send_rpc(peer_id, rpc, priority)
 
+    def remove_peer(self, peer_id: ID) -> None:
+        """Forget a peer that went, its back-off too: stock keeps every stranger's for ever."""
+        super().remove_peer(peer_id)
+        for peers in self.back_off.values():
+            peers.pop(peer_id, None)
+
     def _check_equivocation(self, msg: rpc_pb2.Message) -> bool:
         return True  # ids are checked in `Seen`; stock keeps 1,000 full messages for this
 
@@ -145,7 +150,10 @@ class GuardedPubsub(Pubsub):
         try:
             await self._read(stream)
         finally:
-            self._handle_dead_peer(stream.muxed_conn.peer_id)
+            peer = stream.muxed_conn.peer_id
+            self._handle_dead_peer(peer)
+            if peer not in self.peers:  # it may never have taken a stream of ours
+                self.router.remove_peer(peer)
 
     async def _read(self, stream: INetStream) -> None:
         limit = self._gate.limits.gossip_bytes + RPC_OVERHEAD
@@ -178,8 +186,7 @@ class GuardedPubsub(Pubsub):
         peer = forwarder.to_bytes()
         rpc = rpc_pb2.RPC()
         rpc.ParseFromString(raw)  # junk raises; the guard around the handler counts it
-        if not maybe_consume_signed_record(rpc, self.host, forwarder):
-            raise RemoteFault(peer_id_text(peer), Reason.BAD_SIGNATURE, "signed peer record")
+        rpc.ClearField("senderRecord")  # guard 13: addresses are not learned from gossip
         for index, message in enumerate(rpc.publish):
             if index == 0 or self._gate.may_speak(peer, 0, 0):
                 await self._take(forwarder, message)
@@ -188,6 +195,10 @@ class GuardedPubsub(Pubsub):
         if len(rpc.subscriptions) > 64:
             raise RemoteFault(peer_id_text(peer), Reason.OVERSIZE, "subscriptions")
         if rpc.HasField("control"):
+            try:
+                rpc.control.CopyFrom(lean(rpc.control))
+            except ValueError as error:
+                raise RemoteFault(peer_id_text(peer), Reason.OVERSIZE, str(error)) from error
             await self.router.handle_rpc(rpc, forwarder)
 
     async def _take(self, forwarder: ID, message: rpc_pb2.Message) -> None:

@@ -230,6 +230,34 @@ def guard_muxer(swarm: Swarm, fault: Callable[[bytes, Reason], None]) -> None:
     setattr(upgrader, "new_conn", new_conn)  # noqa: B010  # no public hook exists
 
 
+class NoDialler:
+    """Guard 13: dials nobody and remembers nobody.
+
+    Stock dials whom it has an address of, whenever there are fewer connections than it likes: the
+    addresses that strangers told it, and our members a second time beside our own links.
+    """
+
+    async def start(self) -> None:
+        """Nothing to start."""
+
+    async def stop(self) -> None:
+        """Nothing to stop."""
+
+    async def run_background_task(self, nursery: trio.Nursery) -> None:
+        """Nothing to run."""
+
+    async def maybe_connect(self) -> None:
+        """Nobody to connect."""
+
+    def record_disconnect(self, peer_id: ID) -> None:
+        """Nothing to remember."""
+
+
+def guard_dialling(swarm: Swarm) -> None:
+    """Guard 13: whom we dial, our links decide."""
+    setattr(swarm, "auto_connector", NoDialler())  # noqa: B010  # no public switch exists
+
+
 def guard_identify(host: BasicHost) -> None:
     """Guard 11: answer identify, but neither ask nor take pushes.
 

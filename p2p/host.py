@@ -44,6 +44,7 @@ from p2p.guards import (
     HalfOpen,
     Watch,
     check_port,
+    guard_dialling,
     guard_identify,
     guard_inbound,
     guard_muxer,
@@ -197,6 +198,7 @@ class Libp2pNetwork:
         swarm.register_notifee(Watch(self._connection_changed))
         guard_inbound(swarm, HalfOpen(self.gate.clock), self.gate.denied)
         guard_muxer(swarm, self._fault)
+        guard_dialling(swarm)
         guard_identify(host)
         router = LeanGossipSub(self.gate)
         pubsub = GuardedPubsub(host, router, self.gate)
@@ -291,11 +293,13 @@ class Libp2pNetwork:
     async def _close_peer(self, peer: bytes) -> None:
         if self._host is None:
             return
-        with trio.move_on_after(CLOSE_S):
-            try:
-                await self._host.disconnect(ID(peer))
-            except NETWORK_FAULTS:
-                return
+        # not `disconnect`: it forgets what the peer opened while we close (guard 12)
+        for connection in self._host.get_network().get_connections(ID(peer)):
+            with trio.move_on_after(CLOSE_S):
+                try:
+                    await connection.close()
+                except NETWORK_FAULTS:
+                    continue
 
     # the consensus road
 

@@ -113,7 +113,7 @@ class AgreementService:
             tell: gets every `Finalized`, `Jumped`, `Equivocated`, `Refused` and `Noted`.
             accept: whether the application takes an observation's body.
             others: who takes frames of other topics (by topic) and channels.
-            clock: unix time in seconds that does not jump.
+            clock: unix time in seconds; being set costs views, not safety.
             in_thread: write the log in a thread; False on virtual time.
         """
         self._core, self._network, self._log = core, network, log
@@ -193,7 +193,7 @@ class AgreementService:
             raise RemoteFault(text, Reason.OTHER_EPOCH)
         if sender is None:
             raise RemoteFault(text, Reason.NOT_A_MEMBER)
-        if isinstance(message, Vote):
+        if isinstance(message, Vote) and message.signer == sender:
             self._note_lateness(item, message)
         return self._core.receive(sender, message, self._clock())
 

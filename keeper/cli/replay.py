@@ -12,7 +12,7 @@ import typer
 from keeper.cli.output import JsonFlag, print_json, print_rows, print_table
 from keeper.errors import ConfigError
 from p2p.agreement.effects import Effect, Equivocated, Finalized, Noted, Refused
-from p2p.agreement.record import Mismatch, replay
+from p2p.agreement.replay import Mismatch, replay
 
 app = typer.Typer()
 

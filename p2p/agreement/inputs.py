@@ -1,7 +1,7 @@
 """Everything that can happen to the core, as values: what a service queues and a recorder keeps.
 
-Received  Observed  Retry  Close  Jump      ── queued by others
-Started   Ticked  Stepped                   ── made by the loop itself
+Received  Observed  Retry  Close  Jump  Shown   ── from others
+Started   Ticked                                ── made by the loop itself
 """
 
 from dataclasses import dataclass

@@ -50,7 +50,7 @@ class Courtesy:
     def grants(self, member: int, cost: int, now: float) -> bool:
         """Return whether a question may be answered, and take its cost if so."""
         held, at = self._buckets.get(member, (float(QUESTIONS), now))
-        held = min(QUESTIONS, held + (now - at) * QUESTIONS / self._window_s)
+        held = min(QUESTIONS, held + max(0.0, now - at) * QUESTIONS / self._window_s)
         if held < cost:
             self._buckets[member] = (held, now)
             return False

@@ -182,7 +182,7 @@ class Signer:
     # ---- inputs
 
     def start(self, now: Instant) -> tuple[Effect, ...]:
-        """Publish nonces to every member; call once, when links are up or not."""
+        """Publish nonces to every member, once; who misses them for want of a link asks again."""
         self._now = now
         effects: list[Effect] = []
         for member in self.members:
@@ -192,12 +192,6 @@ class Signer:
             else:
                 effects.append(Send(member, fresh))
         return tuple(effects)
-
-    def linked(self, member: int) -> tuple[Effect, ...]:
-        """Publish nonces again to a member whose link came up, which may have missed them."""
-        if member == self.me or member not in self.members:
-            return ()
-        return (Send(member, self._publish(member, self._setup.timing.ahead)),)
 
     def sign_request(self, now: Instant, view: int, root: bytes) -> tuple[Effect, ...]:
         """Take note that the block of a view is final here, and have it sealed."""

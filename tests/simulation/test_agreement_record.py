@@ -1,6 +1,9 @@
 """A recorded keeper can be replayed for ever: same inputs, same core, same bits."""
 
 import io
+import random
+import zlib
+from typing import Any
 
 import pytest
 
@@ -10,7 +13,9 @@ from p2p.agreement.chain import Start
 from p2p.agreement.effects import Finalized
 from p2p.agreement.history import answer_sync
 from p2p.agreement.inputs import Close, Jump, Received, Retry, Shown, Started, Ticked
-from p2p.agreement.record import Mismatch, RecordedAgreement, Recorder, entries, replay
+from p2p.agreement.record import RecordedAgreement, Recorder
+from p2p.agreement.replay import Mismatch, replay
+from p2p.agreement.tape import entries, pack_entry
 from tests.simulation.byzantine.equivocator import Equivocator
 from tests.support.agreement_cluster import CheapSigner, Cluster, Keeper, Weather
 
@@ -91,6 +96,40 @@ def test_a_torn_tail_is_cut_off_and_damage_is_not(flown: Cluster) -> None:
         list(entries(io.BytesIO(bytes(middle))))
     with pytest.raises(StoreError, match="not a record"):
         list(replay(io.BytesIO(b"")))
+
+
+def _spoilt(value: Any, chance: random.Random) -> Any:
+    """Return a value with one thing in it changed, however deep."""
+    if isinstance(value, list) and value and chance.random() < 0.9:
+        at = chance.randrange(len(value))
+        inside = [_spoilt(value[at], chance)] if chance.random() < 0.8 else []
+        return [*value[:at], *inside, *value[at + 1 :]]
+    others = [None, -1, 0, 10**12, b"", b"\0" * 32, "x", [], [[]], True, float("nan"), {}]
+    return chance.choice(others)
+
+
+def test_a_made_up_record_is_an_error_that_says_so(flown: Cluster) -> None:
+    """Entries with good checksums that no recorder wrote: the command prints what is wrong."""
+    plain = list(entries(io.BytesIO(records(flown)[0])))[:400]
+    chance, refused = random.Random(8), 0
+    for _ in range(400):
+        at = chance.choice((0, 1, 2, chance.randrange(len(plain))))
+        made_up = [*plain[:at], _spoilt(plain[at], chance), *plain[at + 1 : at + 40]]
+        raw = b"".join(pack_entry(*entry) for entry in made_up if isinstance(entry, list))
+        try:
+            list(replay(io.BytesIO(raw), scheme=SCHEME))
+        except (StoreError, Mismatch):
+            refused += 1
+    assert refused > 300
+    junk = b"\xc1" * 9
+    with pytest.raises(StoreError, match="msgpack"):
+        list(
+            entries(
+                io.BytesIO(
+                    len(junk).to_bytes(4, "big") + zlib.crc32(junk).to_bytes(4, "big") + junk
+                )
+            )
+        )
 
 
 def test_no_secret_is_in_the_record(flown: Cluster) -> None:

@@ -229,6 +229,9 @@ class Keeper:
     def wake(self) -> None:
         self.perform(self.core.tick(self.cluster.now))
 
+    def retry(self) -> None:
+        self.perform(self.core.retry(self.cluster.now))
+
     def observe(self, tick: int) -> None:
         roots = (keccak(b"h%d" % tick), keccak(b"p%d" % tick), keccak(b"r%d" % tick))
         observation = sign_observation(self.cluster.committee, self.signer, tick, roots, b"")
@@ -396,7 +399,7 @@ class Cluster:
                 lags = not self.is_calm() and self.random.random() < self.weather.lag
                 keeper.application.lagging = lags
             if keeper.up:
-                keeper.perform(keeper.core.retry(self.now))
+                keeper.retry()
                 keeper.observe(tick)
         self.at(self.timing.start_of(tick + 1), lambda: self._tick(tick + 1))
 

@@ -10,7 +10,7 @@ from keeper.hashing import keccak
 from keeper.reasons import Reason
 from p2p.agreement.application import NotYet, Verdict, Wrong
 from p2p.agreement.certificate import certificate_of
-from p2p.agreement.core import VIEWS_AHEAD, VIEWS_KEPT, Agreement
+from p2p.agreement.core import RELAYED_SIZE, VIEWS_AHEAD, VIEWS_KEPT, Agreement
 from p2p.agreement.effects import (
     Broadcast,
     Effect,
@@ -182,9 +182,66 @@ def test_what_is_refused(bench: Bench, message: Message, reason: Reason) -> None
     assert said(effects) == []
 
 
-def test_a_vote_comes_from_its_signer(bench: Bench) -> None:
+def passed_on(effects: Sequence[Effect]) -> dict[int, Message]:
+    return {effect.member: effect.message for effect in effects if isinstance(effect, Send)}
+
+
+def test_a_small_committee_passes_on_what_a_signer_said(bench: Bench) -> None:
+    a, b, c = bench.others
+    first = vote(a, Kind.NOTARIZE, 1)
+    assert passed_on(bench.hear(a, first)) == {b: first, c: first}
+    assert bench.hear(a, first) == (), "once"
+    second = vote(b, Kind.NOTARIZE, 1)
+    assert passed_on(bench.hear(a, second)) == {}, "it was passed on already"
+    effects = bench.hear(b, vote(c, Kind.NOTARIZE, 1))
+    assert any(isinstance(e, Broadcast) and isinstance(e.message, Certificate) for e in effects), (
+        "what was passed on counts"
+    )
+    assert passed_on(bench.hear(c, vote(c, Kind.NOTARIZE, 1))) == {}, "a certificate says it"
+
+
+def test_who_passes_on_a_forged_vote_answers_for_it(bench: Bench) -> None:
     a, b = bench.others[:2]
-    assert refusals(bench.hear(a, vote(b, Kind.NOTARIZE, 1))) == [Reason.BAD_SIGNATURE]
+    forged = replace(vote(b, Kind.NOTARIZE, 1), digest=keccak(b"x"))
+    effects = bench.hear(a, forged)
+    assert [e.member for e in effects if isinstance(e, Refused)] == [a]
+    assert passed_on(effects) == {}
+    nobody = bench.hear(a, replace(vote(b, Kind.NOTARIZE, 1), signer=200))
+    assert refusals(nobody) == [Reason.NOT_A_MEMBER]
+
+
+def test_a_block_is_passed_on_without_what_nobody_checked(bench: Bench) -> None:
+    bad = replace(proof(Kind.NULLIFY, 3), view=4)
+    body = replace(block(bench), certificates=(bad,))
+    effects = bench.hear(bench.leader, body)
+    assert refusals(effects) == [Reason.BAD_SIGNATURE]
+    bare = replace(body, certificates=())
+    others = set(bench.others) - {bench.leader}
+    assert passed_on(effects) == dict.fromkeys(others, bare)
+    assert digest_of(bare) == digest_of(body)
+    fresh = Bench()
+    other = min(others)
+    assert passed_on(fresh.hear(other, block(fresh))) == {}, "not its leader's word"
+
+
+def test_two_votes_meet_at_everybody(bench: Bench) -> None:
+    a, b = bench.others[:2]
+    bench.hear(a, vote(a, Kind.NOTARIZE, 1))
+    effects = bench.hear(b, vote(a, Kind.NOTARIZE, 1, keccak(b"what it told another")))
+    assert [e.evidence.culprit for e in effects if isinstance(e, Equivocated)] == [a]
+
+
+def test_in_a_larger_committee_a_vote_comes_from_its_signer() -> None:
+    committee = make_committee(RELAYED_SIZE + 1)
+    signers = [CheapSigner(member.address) for member in committee.members]
+    log = MemoryLog()
+    log.write((Opened(committee.config),))
+    core = Agreement(committee, 0, signers[0], ToyApplication(committee.config), log, TIMING)
+    core.start(0.5)
+    signature = signers[2].sign(vote_hash(committee, Kind.NOTARIZE, 1, D))
+    said_by_2 = Vote(1, Kind.NOTARIZE, 1, D, 2, signature)
+    assert refusals(core.receive(1, said_by_2, 1.1)) == [Reason.BAD_SIGNATURE]
+    assert passed_on(core.receive(2, said_by_2, 1.1)) == {}
 
 
 def test_old_votes_are_stale(bench: Bench) -> None:
@@ -362,6 +419,21 @@ def test_a_member_that_asks_too_much_is_not_answered(bench: Bench) -> None:
     assert refusals(bench.hear(asker, Sync(1, 0))) == [Reason.RATE_LIMITED]
     assert refusals(bench.hear(other, Sync(1, 0))) == [], "others are not to blame"
     assert refusals(bench.hear(asker, Sync(1, 0), 1.4)) == [], "it is answered again after a while"
+
+
+def test_a_clock_set_back_moves_what_is_due_with_it(bench: Bench) -> None:
+    asker = bench.others[0]
+    bench.hear(bench.leader, block(bench), 5000.0)
+    bench.do(bench.core.tick(5000.0))
+    due = bench.core.deadline
+    assert due is not None
+    assert 5000.0 < due < 5001.0
+    for _ in range(16):
+        assert any(isinstance(e, Send) for e in bench.hear(asker, Need(1), 5000.0))
+    bench.hear(asker, Need(1), 1400.0)
+    assert bench.core.deadline == pytest.approx(due - 3600.0)
+    assert any(isinstance(e, Send) for e in bench.hear(asker, Need(1), 1400.1)), "answered again"
+    assert bench.core.deadline == pytest.approx(due - 3600.0), "moved once"
 
 
 def test_rejected_bodies_do_not_pile_up(bench: Bench) -> None:

@@ -1,8 +1,9 @@
 """Nonces ahead of need: one taker each, one life at a time, never more than the bound."""
 
-from p2p.frost.messages import Nonces
+from collections.abc import Sequence
+
+from p2p.frost.messages import SigningMessage, WantNonces
 from p2p.frost.nonces import MAX_AHEAD, CommitmentBook, NonceBatch, NonceHandle, NoncePool
-from p2p.frost.signer import Send
 from p2p.frost.suite import Identifier
 from tests.support.frost import deal, seeded
 from tests.support.frost_net import Net
@@ -70,11 +71,17 @@ def test_a_book_takes_no_counter_twice() -> None:
     assert book.take(THREE) is None
 
 
-def test_a_new_link_gets_nonces_again() -> None:
-    net = Net(3, 4)
-    (effect,) = net.signers[0].linked(2)
-    assert isinstance(effect, Send)
-    assert isinstance(effect.message, Nonces)
-    assert effect.message.first > 0
-    assert net.signers[0].linked(0) == ()
-    assert net.signers[0].linked(9) == ()
+def test_who_missed_the_first_nonces_asks_for_more() -> None:
+    links_are_up = False
+
+    def wire(_from: int, _to: int, message: SigningMessage) -> Sequence[SigningMessage]:
+        return (message,) if links_are_up else ()
+
+    net = Net(3, 4, filter=wire)
+    assert net.queue == []
+    links_are_up = True
+    net.final(1, bytes(32))
+    net.run(net.timing.patience_s)
+    assert 1 in net.sealed(0)
+    asked = [message for _, _, message in net.sent if isinstance(message, WantNonces)]
+    assert asked

@@ -7,7 +7,7 @@ from keeper.reasons import Reason
 from keeper.store import Store
 from keeper.units import Instant
 from p2p.gate import Gate, ScoreBook
-from p2p.identity import peer_id_of
+from p2p.identity import peer_id_of, peer_id_text
 from p2p.port import Limits, Role
 from p2p.scorebook import StoredScores
 from p2p.verdicts import Reject, Standing
@@ -117,6 +117,21 @@ def test_rows_tell_what_an_operator_asks() -> None:
     assert row.round_trip_s == pytest.approx(0.12)
     assert (row.lateness_s, row.sent_bytes, row.received_bytes) == (0.05, 10, 5)
     assert [row.peer for row in bench.gate.peers()] == sorted([MEMBER, BONDED])
+
+
+def test_strangers_share_one_name_in_metrics() -> None:
+    bench = Bench()
+    for number in range(50):
+        stranger = peer_id_of(number.to_bytes(32, "big"))
+        bench.gate.may_speak(stranger, 1, 10)
+        bench.gate.report(stranger, Reject(Reason.MALFORMED))
+        bench.gate.round_trip(stranger, 0.1)
+    bench.gate.report(MEMBER, Reject(Reason.MALFORMED))
+    text = bench.metrics.exposition().decode()
+    assert 'keeper_p2p_dropped_total{peer="follower",reason="malformed"} 50.0' in text
+    assert 'keeper_p2p_bytes_total{direction="received",peer="follower"} 50.0' in text
+    named = {line.split('peer="')[1].split('"')[0] for line in text.splitlines() if "peer=" in line}
+    assert named == {"follower", peer_id_text(MEMBER)}
 
 
 def test_counters_of_strangers_are_bounded() -> None:

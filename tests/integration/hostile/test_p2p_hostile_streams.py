@@ -13,26 +13,30 @@ from tests.support.p2p_arena import Arena
 from tests.support.p2p_attacker import Attacker
 
 pytestmark = pytest.mark.libp2p
-WINDOW, PING, SYN = 1, 2, 1
+WINDOW, PING, SYN, NO_FLAG = 1, 2, 1, 0
 
 
-async def raw_flood(attacker: Attacker, kind: int) -> None:
+async def raw_flood(attacker: Attacker, kind: int, flag: int) -> None:
     connection = await attacker.connect()
     raw = connection.muxed_conn.secured_conn
     for batch in range(200):
         numbers = range(1001 + 400 * batch, 1401 + 400 * batch, 2)
         await raw.write(
             b"".join(
-                struct.pack(">BBHII", 0, kind, SYN, number if kind == WINDOW else 0, 0)
+                struct.pack(">BBHII", 0, kind, flag, number if kind == WINDOW else 0, 0)
                 for number in numbers
             )
         )
         await trio.sleep(0.001)
 
 
-@pytest.mark.parametrize("kind", [WINDOW, PING], ids=["streams", "pings"])
-def test_flood_of_frames(arena: Arena, kind: int) -> None:
-    outcome = arena.attack(lambda a: raw_flood(a, kind), Role.BONDED)
+@pytest.mark.parametrize(
+    ("kind", "flag"),
+    [(WINDOW, SYN), (PING, SYN), (WINDOW, NO_FLAG)],
+    ids=["streams", "pings", "frames of no stream"],
+)
+def test_flood_of_frames(arena: Arena, kind: int, flag: int) -> None:
+    outcome = arena.attack(lambda a: raw_flood(a, kind, flag), Role.BONDED)
     outcome.check_unharmed()
     outcome.check_cut_off(Reason.RATE_LIMITED)
 
