@@ -127,6 +127,7 @@ class Cluster:
     wallets: dict[ChainId, Wallet]
     keepers: list[KeeperProcess] = field(default_factory=list)
     light_clients: dict[ChainId, LightClientConfig] = field(default_factory=dict)
+    policies: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def hub(self) -> Anvil:
@@ -195,6 +196,7 @@ async def run_cluster(
     say: Say,
     accounts: int = 80,
     light_client: bool = False,
+    policies: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Cluster]:
     """Run a whole local network for the length of the block.
 
@@ -206,6 +208,7 @@ async def run_cluster(
         say: told what happens now.
         accounts: funded accounts per chain, for the deployer and the traders.
         light_client: every chain has a simulated beacon, and keepers take only what it proves.
+        policies: policies by kind that every keeper runs beside the one it bids by.
     """
     say("starting chains (the first time, anvil is fetched)")
     binary = await trio.to_thread.run_sync(ensure_anvil, cache)
@@ -216,6 +219,7 @@ async def run_cluster(
             anvils[spec.chain] = await stack.enter_async_context(run_anvil(binary, spec))
         say("deploying contracts")
         cluster = await _deploy(folder, anvils, keepers)
+        cluster.policies = policies or {}
         if light_client:
             say("starting a simulated beacon for every chain")
             for chain, anvil in anvils.items():
@@ -301,7 +305,8 @@ def make_home(cluster: Cluster, one: KeeperProcess, bootstrap: tuple[str, ...]) 
         password_file=cluster.folder / "password",
         work=QUICK,
     )
-    with (one.home / "keeper.toml").open("a") as file:
+    with (one.home / "keeper.toml").open("a") as file:  # whose last section is [policies]
+        file.writelines(f'{kind} = "{name}"\n' for kind, name in cluster.policies.items())
         file.writelines(client.render(chain) for chain, client in cluster.light_clients.items())
     one.keys, one.peer = made, peer_id_text(made.peer_id)
     return one
