@@ -11,6 +11,7 @@ bytes, words 32. Sources: ERC-7683 (draft), EIP-712, contracts/Intents.vy.
 """
 
 from dataclasses import astuple, dataclass
+from functools import lru_cache
 
 from eth_abi.abi import decode, encode
 from eth_abi.exceptions import DecodingError
@@ -95,6 +96,20 @@ def decode_order(data: bytes) -> Order:
     except (DecodingError, OverflowError) as error:
         raise ValueError(f"order data of {len(data)} bytes is no Order") from error
     return Order(bytes.fromhex(token[2:]), *rest)
+
+
+@lru_cache(maxsize=1 << 14)  # a filler reads all open orders again in every view
+def decode_delivery(data: bytes) -> tuple[bytes, int, bytes, bytes, int]:
+    """Return (output token, amount, recipient, vault, fill deadline) of origin data.
+
+    Raises:
+        ValueError: the data is not what a settler of this kind makes.
+    """
+    try:
+        token, amount, recipient, vault, deadline = decode(_DELIVERY, data)
+    except (DecodingError, OverflowError) as error:
+        raise ValueError(f"origin data of {len(data)} bytes is no delivery") from error
+    return token, amount, recipient, vault, deadline
 
 
 @dataclass(frozen=True, slots=True)
