@@ -136,12 +136,16 @@ def _broken(context: Context, cuts: Cuts) -> Iterable[Reading]:
 def _paused(context: Context) -> Iterable[Reading]:
     """Return what governance paused, as the chains' breakers show it."""
     for spec, records in context.seen_chains():
-        hub = spec.id == context.network.hub
-        seen = rows(records, spec.contract("Breaker"), PAUSE_CHANGED, 1, 2)
-        for (scope,), data in list(seen)[:MAX_PAUSED]:
-            if hub or scope == EVERYWHERE:
-                about = scope if hub else chain_scope(spec.id)
-                yield Paused(about) if unsigned(data, 0) else Unpaused(about)
+        hub, told = spec.id == context.network.hub, 0
+        for (scope,), data in rows(records, spec.contract("Breaker"), PAUSE_CHANGED, 1, 2):
+            if not hub and scope != EVERYWHERE:
+                continue
+            about = scope if hub else chain_scope(spec.id)
+            if not unsigned(data, 0):
+                yield Unpaused(about)
+            elif told < MAX_PAUSED:
+                told += 1
+                yield Paused(about)
 
 
 def _own_pauses_apart(context: Context, board: Board, chain: ChainId) -> Board:
@@ -197,7 +201,12 @@ def readings_of(context: Context, samples: Samples) -> list[Reading]:
 def cascade_of(context: Context) -> CascadeReading:
     """Return whether liquidations would feed themselves, and who answers for what they leave."""
     engine, apart = engine_at(context), system_accounts(context.network)
-    traders = [account for account in sorted(context.margins) if account not in apart]
+    traders = [
+        account
+        for account in sorted(context.margins)
+        if account not in apart
+        and any(leg.kind is not LegKind.COLLATERAL for leg in context.legs[account])
+    ]
     margins = cascade.margins_of(
         ((context.margins[account], engine.rows(context.legs[account])) for account in traders),
         len(traders),

@@ -41,6 +41,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     "evidence": ("keeper.cli.evidence", "Proof that a member said two things."),
     "explain": ("keeper.cli.explain", "Why a view was final, skipped or late."),
     "replay": ("keeper.cli.replay", "Replay a flight record, bit by bit."),
+    "parameters": ("keeper.cli.parameters", "The set in force, and proposals to move it."),
     "breaker": ("keeper.cli.breaker", "Which circuit breakers are open, and why."),
 }
 

@@ -7,6 +7,7 @@
                 └─ competition.py  windows, locks, reserve, split
     whole.py  canonical bytes, digest      checks.py  what no set may say
     steps.py  how far and how fast a set may move      devnet.py  values for a devnet only
+    text.py   JSON to read and edit
 
 Keepers compare the digest, never a local file; `config` of the agreement binds it. A volatility is
 part of the signed set and is never computed from a keeper's own ticks. Rates are ppm, money is

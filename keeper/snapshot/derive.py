@@ -15,21 +15,22 @@ from typing import Protocol
 import msgpack
 
 from keeper.leaves import header_leaf
-from keeper.legs import Leg, legs_hash
+from keeper.legs import Leg
 from keeper.margin.engine import AccountMargin, Engine
 from keeper.margin.marks import Marks, Unpriced
-from keeper.margin.tree import Tree, price_leaf, state_leaf, watch_leaf
+from keeper.margin.tree import Tree, price_leaf, watch_leaf
 from keeper.merkle import merkle_root
 from keeper.network import NetworkSpec
 from keeper.observe.table import Table
 from keeper.parameters import Parameters
 from keeper.snapshot import governed
-from keeper.snapshot.book import EMPTY_BOOK, MAX_OUTSTANDING, Book, Registered, decision_row
+from keeper.snapshot.book import EMPTY_BOOK, MAX_OUTSTANDING, Book, decision_row
 from keeper.snapshot.cut import choose_cut
 from keeper.snapshot.decisions import Context, CutBlock, Decision, DecisionRule, Observed, Price
 from keeper.snapshot.header import VERSION, Header, Totals
 from keeper.snapshot.outstanding import still_outstanding
 from keeper.snapshot.prices import agree_prices
+from keeper.snapshot.registry import register, state_tree
 from keeper.units import ChainId, ceil_div
 from keeper.venue.book import accounts, funding
 from keeper.venue.committee import last_block
@@ -323,8 +324,9 @@ def _assemble(
     outstanding = context.outstanding
     if len(decisions) > MAX_DECISIONS or len(outstanding) > MAX_OUTSTANDING:
         raise AssertionError("rules made more decisions than their bounds allow")
-    registry = _register(parent, context.legs)
-    tree = _state_tree(parent, registry)
+    before = parent.book.registry
+    registry = register(before, parent.legs, context.legs)
+    tree = state_tree(parent.tree, before, registry)
     book = Book(context.prices, registry, dict(states), outstanding)
     margins = context.margins
     header = Header(
@@ -355,14 +357,6 @@ def price_leaves(prices: Mapping[bytes, Price]) -> list[bytes]:
     return [price_leaf(market, prices[market].price_e8) for market in sorted(prices)]
 
 
-def state_leaves(registry: Mapping[bytes, Registered]) -> list[bytes]:
-    """Return the leaves under the state root, by index."""
-    return [
-        state_leaf(entry.index, account, entry.sequence, entry.legs_hash)
-        for account, entry in sorted(registry.items(), key=lambda item: item[1].index)
-    ]
-
-
 def watched(parameters: Parameters, margins: Mapping[bytes, AccountMargin]) -> list[bytes]:
     """Return the accounts near their limit, by id."""
     limit = parameters.margin.watch_health_ppm
@@ -382,41 +376,6 @@ def watch_leaves(
         for account in watched(parameters, margins)
         for m in (margins[account],)
     ]
-
-
-def _register(parent: Snapshot, legs: Mapping[bytes, tuple[Leg, ...]]) -> dict[bytes, Registered]:
-    """Return the registry: new accounts are appended in id order, changed legs count up.
-
-    Legs that the parent had too are not hashed again, and keep their very entry.
-    """
-    before = parent.book.registry
-    after = dict(before)
-    for account in sorted(set(legs) | set(before)):
-        held, known = legs.get(account, ()), before.get(account)
-        if known is not None and parent.legs.get(account) == held:
-            continue
-        digest = legs_hash(held)
-        if known is None:
-            after[account] = Registered(len(after), 1, digest)
-        elif known.legs_hash != digest:
-            after[account] = Registered(known.index, known.sequence + 1, digest)
-    return after
-
-
-def _state_tree(parent: Snapshot, registry: Mapping[bytes, Registered]) -> Tree:
-    """Return the state tree: the parent's with what changed, or anew where it has none."""
-    before = parent.book.registry
-    if len(parent.tree) != len(before):
-        return Tree(state_leaves(registry))
-    tree = parent.tree.copy()
-    tree.update(
-        {
-            entry.index: state_leaf(entry.index, account, entry.sequence, entry.legs_hash)
-            for account, entry in registry.items()
-            if before.get(account) is not entry
-        }
-    )
-    return tree
 
 
 def payload_bytes(snapshot: Snapshot, attachments: Mapping[bytes, bytes]) -> bytes:

@@ -76,7 +76,7 @@ def advance(
         return state
     at, raw = found
     before = decode(state)
-    settled = keccak(at.to_bytes(8, "big") + raw)
+    settled = digest_of_proposal(at, raw)
     if not raw or settled == before.settled:
         return state
     current = in_force(first, state)
@@ -92,6 +92,11 @@ def advance(
     if why is not None:
         return replace(before, settled=settled, why=why).encode()
     return Governed(raw, settled).encode()
+
+
+def digest_of_proposal(at: int, raw: bytes) -> bytes:
+    """Return what names a proposal: its time and its bytes."""
+    return keccak(at.to_bytes(8, "big") + raw)
 
 
 def proposal(network: NetworkSpec, tables: Mapping[ChainId, Table]) -> tuple[int, bytes] | None:

@@ -7,18 +7,18 @@ from typing import Any
 
 from keeper.leaves import HEADER
 from keeper.margin.proof import SealedFact, Struct
-from keeper.margin.tree import STATE_TYPE, WATCH_TYPE, Tree
+from keeper.margin.tree import STATE_TYPE, WATCH_TYPE
 from keeper.merkle import merkle_proof
 from keeper.snapshot.archive import Archived
 from keeper.snapshot.derive import (
     Setting,
     Snapshot,
     decision_leaves,
-    state_leaves,
     watch_leaves,
     watched,
 )
 from keeper.snapshot.header import HEADER_TYPE, header_values
+from keeper.snapshot.registry import whole_tree
 from keeper.units import symbol_text
 
 
@@ -101,7 +101,7 @@ def prove_account(
     if archived.seal is None or entry is None:
         raise ValueError("the view is not sealed here, or does not know the account")
     registry = snapshot.book.registry
-    tree = snapshot.tree if len(snapshot.tree) == len(registry) else Tree(state_leaves(registry))
+    tree = snapshot.tree if len(snapshot.tree) == len(registry) else whole_tree(registry)
     fact = Struct(STATE_TYPE, (entry.index, account, entry.sequence, entry.legs_hash, 0))
     facts = [_fact(setting, archived, group_key, "state", fact, tuple(tree.proof(entry.index)))]
     parameters = snapshot.parameters(setting)
