@@ -151,30 +151,40 @@ class Endpoints:
             return answers[0]
         raise next((f for f in faults if f.reason is Reason.REVERTED), faults[-1])
 
-    async def agree(self, action: Callable[[Rpc], Awaitable[T]]) -> T:
+    async def agree(
+        self,
+        action: Callable[[Rpc], Awaitable[T]],
+        merge: Callable[[T, T], T] = lambda first, _: first,
+    ) -> T:
         """Return the answer that a quorum of endpoints gives.
 
         An error counts as an answer by its reason: a quorum of "reverted" is a revert.
+
+        Args:
+            action: what to ask.
+            merge: makes one of two equal answers that may differ in what `==` leaves out.
 
         Raises:
             RemoteFault: NO_QUORUM, or the fault a quorum agreed on.
         """
         votes: dict[Any, list[Health]] = {}
-        values: dict[Any, T | RpcError] = {}
+        values: dict[Any, T] = {}
+        errors: dict[Any, RpcError] = {}
         faults: list[RemoteFault] = []
         won: list[Any] = []
 
         async def one(each: Health, scope: trio.CancelScope) -> None:
+            key: Any
             try:
-                value: T | RpcError = await self._attempt(each, action)
-                key: Any = value
+                key = value = await self._attempt(each, action)
+                values[key] = merge(values[key], value) if key in values else value
             except RpcError as error:
-                value, key = error, (error.reason, error.code)
+                key = error.reason, error.code
+                errors.setdefault(key, error)
             except RemoteFault as fault:
                 faults.append(fault)
                 return
             votes.setdefault(key, []).append(each)
-            values.setdefault(key, value)
             if len(votes[key]) >= self.quorum:
                 won.append(key)
                 scope.cancel()
@@ -192,10 +202,9 @@ class Endpoints:
         for key, voters in votes.items():
             for each in voters if key != won[0] else ():
                 self.lied(each, f"outvoted: said {_short(key)}")
-        value = values[won[0]]
-        if isinstance(value, RpcError):
-            raise value
-        return value
+        if won[0] in errors:
+            raise errors[won[0]]
+        return values[won[0]]
 
     async def poll(
         self, action: Callable[[Rpc], Awaitable[T]], enough: int | None = None

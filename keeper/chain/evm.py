@@ -275,10 +275,15 @@ class EvmChain:
         if found.ref.hash != at.hash:
             raise RemoteFault("endpoints", Reason.MISSING_BLOCK, str(at))
 
-    async def _at(self, at: BlockRef, action: Callable[[Rpc], Any]) -> Any:
+    async def _at(
+        self,
+        at: BlockRef,
+        action: Callable[[Rpc], Any],
+        merge: Callable[[Any, Any], Any] = lambda first, _: first,
+    ) -> Any:
         """Agree on a read at a block; an error of a block that is gone is MISSING_BLOCK."""
         try:
-            return await self.endpoints.agree(action)
+            return await self.endpoints.agree(action, merge)
         except RpcError as error:
             if error.reason is not Reason.REVERTED:
                 await self._check_canonical(at)
@@ -314,7 +319,7 @@ class EvmChain:
                 return ran if not ran.ok else _simulation(rpc, gas)
             return Simulation(True, ran.output, _decoded(rpc, lambda: codec.count(gas)))
 
-        answer: Simulation = await self._at(ref, fetch)
+        answer: Simulation = await self._at(ref, fetch, _dearer)
         return answer
 
     async def proof(self, address: bytes, slots: Sequence[int], at: Header) -> AccountProof:
@@ -437,6 +442,11 @@ class EvmChain:
     async def aclose(self) -> None:
         """Close all connections."""
         await self.endpoints.aclose()
+
+
+def _dearer(one: Simulation, other: Simulation) -> Simulation:
+    """Return the one that needs more gas: too much is not paid, too little fails and is."""
+    return max(one, other, key=lambda each: each.gas)
 
 
 def _wanted(

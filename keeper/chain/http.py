@@ -55,7 +55,7 @@ class HttpRpc:
         self._port = parts.port or (443 if self._tls else 80)
         self.name = f"{parts.scheme}://{self._host}:{self._port}"
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        self._headers = [("Host", f"{self._host}:{self._port}"), ("Content-Type", _JSON)]
+        self._headers = [("Host", parts.netloc.rpartition("@")[2]), ("Content-Type", _JSON)]
         if parts.username:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             token = base64.b64encode(pair.encode()).decode()

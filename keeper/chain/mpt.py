@@ -138,7 +138,9 @@ def prove_account(
 
 
 def prove_slot(storage_root: bytes, slot: int, proof: Sequence[bytes]) -> int:
-    """Return the value of a storage slot; an absent one is 0.
+    """Return the value of a storage slot; an absent one is 0, and so is one that stores a zero.
+
+    Ethereum deletes what becomes zero, anvil stores it. Under one root only one of them is true.
 
     Raises:
         BadProof: the nodes do not prove it.
@@ -147,11 +149,8 @@ def prove_slot(storage_root: bytes, slot: int, proof: Sequence[bytes]) -> int:
     if raw is None:
         return 0
     try:
-        value = _integer(rlp.decode(raw))
+        return _integer(rlp.decode(raw))
     except BadProof:
         raise
     except ValueError as error:
         raise BadProof(f"slot: {error}") from error
-    if value == 0:
-        raise BadProof("a zero is stored")
-    return value

@@ -210,6 +210,7 @@ class LaneWorker:
             intent = task.intent
             simulation = ran.get(intent.key)
             gas = 0 if simulation is None else ppm_ceil(simulation.gas, self.schedule.gas_ppm)
+            gas = min(gas, head.gas_limit)  # an estimate is a hint, a block's size is agreed
             offer = fees.within(opening, gas, intent.fee_cap, market) if gas else None
             refusal = await self._refusal(intent, simulation, offer, head)
             if refusal is not None:

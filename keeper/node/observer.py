@@ -34,20 +34,22 @@ class Observer:
         seen: Seen,
         named: Callable[[], NextKey | None],
         emit: Callable[[SignedObservation], None],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._network, self._committee, self._signer = network, committee, signer
         self._watchers, self._seen, self._named, self._emit = watchers, seen, named, emit
+        self._clock = clock
 
     async def run(self) -> None:
         """Observe at the start of every tick until cancelled."""
         lead_s = self._network.tick_ms / 3000
         while True:
-            elapsed = time.time() * 1000 - self._network.genesis_time_ms
+            elapsed = self._clock() * 1000 - self._network.genesis_time_ms
             tick = max(0, int((elapsed + lead_s * 1000) // self._network.tick_ms) + 1)
             start = (self._network.genesis_time_ms + tick * self._network.tick_ms) / 1000
-            await trio.sleep(max(0.0, start - lead_s - time.time()))
+            await trio.sleep(max(0.0, start - lead_s - self._clock()))
             prices = await self._prices(lead_s)
-            await trio.sleep(max(0.0, start - time.time()))
+            await trio.sleep(max(0.0, start - self._clock()))
             self._emit(self.observe(tick, prices))
 
     async def _prices(self, patience_s: float) -> tuple[SeenPrice, ...]:

@@ -50,7 +50,7 @@ async def mine(anvils: list[Anvil], number: int) -> None:
 
 @asynccontextmanager
 async def chain_over(
-    anvils: list[Anvil], quorum: int | None = None, attempt_s: float = 0.5
+    anvils: list[Anvil], quorum: int | None = None, attempt_s: float = 2.0
 ) -> AsyncIterator[EvmChain]:
     chain = EvmChain(
         CHAIN,
@@ -62,7 +62,7 @@ async def chain_over(
         attempt_s=attempt_s,
     )
     try:
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             yield chain
     finally:
         await chain.aclose()
@@ -164,11 +164,12 @@ async def test_death_and_stall_of_an_endpoint(anvil_binary: Path) -> None:
 
 
 async def test_a_slow_endpoint_is_hedged(anvil_binary: Path) -> None:
-    async with twins(anvil_binary, 2) as anvils, chain_over(anvils, quorum=1) as chain:
+    async with (
+        twins(anvil_binary, 2) as anvils,
+        chain_over(anvils, quorum=1, attempt_s=600) as chain,
+    ):
         head = await chain.head()
         first = chain.endpoints.ranked()[0]
         slow = next(a for a in anvils if a.url == first.rpc.name)
         with frozen(slow):
-            started = trio.current_time()
-            assert await chain.block(head.ref.hash) == head
-            assert trio.current_time() - started < 0.4
+            assert await chain.block(head.ref.hash) == head, "long before the slow one fails"

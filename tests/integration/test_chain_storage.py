@@ -38,22 +38,22 @@ async def test_an_index_is_audited_by_proofs(anvil_binary: Path) -> None:
             await at.mine()
             made = await rpc.call("eth_getTransactionReceipt", [sent])
             contract = codec.data(made["contractAddress"])
-            expected = {0: 5}
-            for index in range(1, 6):
-                account = bytes([index]) * 32
+            expected = {0: 6}
+            for index, amount in enumerate((1000, 2000, 3000, 4000, 5000, 0), 1):
+                account = bytes([min(index, 5)]) * 32  # the last one takes a balance to zero again
                 data = keccak(b"put(bytes32,address,uint256)")[:4] + encode(
-                    ("bytes32", "address", "uint256"), (account, TOKEN, index * 1000)
+                    ("bytes32", "address", "uint256"), (account, TOKEN, amount)
                 )
                 call = {"from": sender, "to": made["contractAddress"], "data": codec.to_hex(data)}
                 await rpc.call("eth_sendTransaction", [{**call, "nonce": hex(index)}])
-                expected[vyper_slot(1, account, TOKEN)] = index * 1000
+                expected[vyper_slot(1, account, TOKEN)] = amount
             await at.mine()
             header = await at.chain.head()
             assert await audit(at.chain, contract, expected, header) == ()
             absent = vyper_slot(1, b"\x09" * 32, TOKEN)
-            lied = {**expected, 0: 6, absent: 1}
+            lied = {**expected, 0: 7, absent: 1}
             assert set(await audit(at.chain, contract, lied, header)) == {
-                Mismatch(0, 6, 5),
+                Mismatch(0, 7, 6),
                 Mismatch(absent, 1, 0),
             }
             slot = f"0x{vyper_slot(1, bytes([1]) * 32, TOKEN):064x}"

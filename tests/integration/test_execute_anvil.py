@@ -157,7 +157,7 @@ async def test_a_lane_survives_its_endpoints(anvil_binary: Path) -> None:
     store = Store(":memory:")
     async with (
         chain_of(anvil_binary) as anvil,
-        executor_of(anvil, store, attempt_s=0.3) as executor,
+        executor_of(anvil, store, attempt_s=1.0) as executor,
         trio.open_nursery() as nursery,
     ):
         with trio.fail_after(30):

@@ -9,7 +9,7 @@ import trio
 import trio.lowlevel
 
 from keeper.chain.finality import Depth
-from keeper.chain.port import BlockRef
+from keeper.chain.port import BlockRef, Call, Simulation
 from keeper.chain.simulated import Frame, Reverted, SimulatedChain
 from keeper.devnet.chains import mnemonic_key
 from keeper.errors import LocalError, RemoteFault
@@ -175,6 +175,23 @@ async def test_it_is_simulated_again_right_before_signing() -> None:
         outcome = await at.executor.wait(wanted.key)
         assert (outcome.status, outcome.reason) == (Status.DROPPED, Reason.REVERTED)
         assert at.ledger.next_nonce(CHAIN, SIGNERS[Lane.URGENT].address) == 0
+
+
+async def test_no_estimate_asks_for_more_than_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with rig() as at, trio.open_nursery() as nursery:
+
+        async def endless(call: Call, ref: BlockRef | None = None) -> Simulation:
+            return Simulation(True, b"", 10**15)
+
+        monkeypatch.setattr(at.chain, "simulate", endless)
+        wanted = intent(16)
+        nursery.start_soon(at.executor.submit, wanted)
+        while at.state(wanted) is not State.SENT:
+            await at.settle()
+        task = at.ledger.task(wanted.key)
+        assert task is not None
+        assert task.attempts[0].gas == (await at.chain.head()).gas_limit
+        nursery.cancel_scope.cancel()
 
 
 async def test_after_a_reorg_the_same_bytes_go_out_again() -> None:

@@ -12,7 +12,7 @@ import trio.testing
 from keeper.chain import codec
 from keeper.chain.evm import EvmChain
 from keeper.chain.finality import Anchored, Depth
-from keeper.chain.port import ChainEvent, Fees, Level
+from keeper.chain.port import Call, ChainEvent, Fees, Level
 from keeper.chain.rpc import Request, RpcError, down
 from keeper.chain.tracker import Tracker, Wants
 from keeper.errors import RemoteFault
@@ -24,7 +24,7 @@ from tests.support.light_client import execution_block
 
 CHAIN = ChainId(7)
 BLOCK = execution_block(5, b"\x04" * 32, 1_700_000_000)
-HUGE = "0x1" + "0" * 16
+OURS, STRANGER, TOPIC = b"\xaa" * 20, b"\xbb" * 20, b"\x07" * 32
 ENDLESS = "0x" + "f" * 70_000
 
 
@@ -184,6 +184,21 @@ def _base(market: Fees) -> int:
     return market.base
 
 
+async def test_of_two_estimates_the_higher_counts(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """What is not used is not paid; what is missing makes the transaction fail, and is paid."""
+
+    def estimate(gas: int) -> dict[str, Any]:
+        block = numbered(5, bytes(32))
+        return {"eth_call": "0x", "eth_estimateGas": hex(gas), "eth_getBlockByNumber": block}
+
+    for gases in ((50_000, 21_000), (21_000, 50_000)):
+        chain = chain_of(*[Scripted(str(gas), estimate(gas)) for gas in gases])
+        ran = await chain.simulate(Call(OURS))
+        assert (ran.ok, ran.gas) == (True, 50_000)
+
+
 async def test_a_silent_endpoint_costs_no_time(autojump_clock: trio.testing.MockClock) -> None:
     block = numbered(5, bytes(32))
     good = {"eth_getBlockByNumber": block, "eth_sendRawTransaction": "0x", **told(1, 1)}
@@ -258,8 +273,6 @@ async def test_an_endpoint_that_cries_wolf_is_not_obeyed(
 
 
 # logs ------------------------------------------------------------------------------------------
-
-OURS, STRANGER, TOPIC = b"\xaa" * 20, b"\xbb" * 20, b"\x07" * 32
 
 
 def logged(**changes: Any) -> dict[str, Any]:

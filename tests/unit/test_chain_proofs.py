@@ -139,7 +139,12 @@ def test_malformed_accounts_are_refused(account: bytes) -> None:
         mpt.prove_account(root, address, proof_of(trie, address))
 
 
-@pytest.mark.parametrize("value", [b"\x80", b"\x82\x00\x05", b"\xc1\x05", b"\x81\x05"])
+def test_a_zero_that_is_stored_is_a_zero() -> None:
+    root, trie = build({(1).to_bytes(32, "big"): b"\x80"})
+    assert mpt.prove_slot(root, 1, proof_of(trie, (1).to_bytes(32, "big"))) == 0
+
+
+@pytest.mark.parametrize("value", [b"\0", b"\x82\x00\x05", b"\xc1\x05", b"\x81\x05"])
 def test_malformed_slots_are_refused(value: bytes) -> None:
     root, trie = build({(1).to_bytes(32, "big"): value})
     with pytest.raises(mpt.BadProof):

@@ -105,6 +105,20 @@ async def test_calls_and_batches_in_any_order_of_answers() -> None:
         assert await rpc.batch([]) == []
 
 
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://a.example/v3/key", "a.example"),
+        ("http://user:secret@a.example:8545", "a.example:8545"),
+        ("http://[::1]:8545", "[::1]:8545"),
+    ],
+)
+def test_the_host_is_named_as_in_the_address(url: str, host: str) -> None:
+    rpc = HttpRpc(url)
+    assert dict(rpc._headers)["Host"] == host
+    assert "secret" not in rpc.name + host
+
+
 async def test_bytes_may_come_one_by_one() -> None:
     async def drip(stream: trio.abc.Stream) -> None:
         request = await read_request(stream)

@@ -13,11 +13,15 @@ from keeper.chain.finality import Depth
 from keeper.chain.port import BlockRef, Call, Header, Simulation
 from keeper.chain.simulated import Frame, Reverted, SimulatedChain
 from keeper.errors import RemoteFault
-from keeper.network import ChainSpec, Feed
-from keeper.observe.observation import SeenPrice
+from keeper.network import ChainSpec, Feed, NetworkSpec
+from keeper.node.observer import Observer
+from keeper.observe.observation import ObservationBody, SeenPrice, decode
 from keeper.observe.service import DECIMALS, LATEST_ROUND, Watcher
 from keeper.reasons import Reason
 from keeper.units import ChainId, symbol
+from p2p.agreement.signing import EcdsaSigner
+from p2p.types import SignedObservation
+from tests.support.p2p_fleet import committee_of, seed_of
 
 CHAIN = ChainId(7)
 FEED = Feed(symbol("ETH-USD"), b"\xfe" * 20)
@@ -116,3 +120,36 @@ async def test_an_ancestor_with_another_number_is_refused() -> None:
         with pytest.raises(RemoteFault) as caught:
             await watcher._headers_after(first, bytes(32), final)
         assert caught.value.reason is Reason.MALFORMED
+
+
+async def test_every_tick_has_a_price_however_slow_the_feeds_are(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A market without a price for one tick is stale in that view, and its breaker trips."""
+    network = NetworkSpec(bytes(32), 1_700_000_000_000, 500, CHAIN, (SPEC,))
+    chain, seen = Chain(), list[ObservationBody]()
+
+    def emit(signed: SignedObservation) -> None:
+        body = decode(signed.body)
+        assert body is not None
+        seen.append(body)
+
+    async with watched(chain) as watcher, trio.open_nursery() as nursery:
+        observer = Observer(
+            network,
+            committee_of(3),
+            EcdsaSigner(seed_of(1)),
+            {CHAIN: watcher},
+            lambda: ((), ()),
+            lambda: None,
+            emit,
+            clock=lambda: 1_700_000_000 + trio.current_time(),
+        )
+        nursery.start_soon(observer.run)
+        await trio.sleep(2.2)
+        chain.held = trio.Event()
+        await trio.sleep(5)
+        assert [body.tick for body in seen] == list(range(1, len(seen) + 1))
+        assert len(seen) > 12
+        assert {body.prices for body in seen} == {(price(3_000, 1_700_000_000),)}
+        nursery.cancel_scope.cancel()

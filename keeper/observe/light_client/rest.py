@@ -43,6 +43,7 @@ class BeaconRest:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError("a beacon endpoint must be an http(s) URL", where=url)
         self._host, self._base = parts.hostname, parts.path.rstrip("/")
+        self._authority = parts.netloc.rpartition("@")[2]
         secure = parts.scheme == "https"
         self._tls = (tls or ssl.create_default_context()) if secure else None
         self._port = parts.port or (443 if secure else 80)
@@ -121,7 +122,7 @@ class BeaconRest:
 
     async def _exchange(self, stream: trio.abc.Stream, target: str) -> bytes:
         connection = h11.Connection(h11.CLIENT)
-        headers = [("Host", f"{self._host}:{self._port}"), ("Accept", SSZ), ("Connection", "close")]
+        headers = [("Host", self._authority), ("Accept", SSZ), ("Connection", "close")]
         request = h11.Request(method="GET", target=target, headers=headers)
         await stream.send_all(connection.send(request) + connection.send(h11.EndOfMessage()))
         body, status, kind = b"", 0, ""
