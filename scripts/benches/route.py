@@ -123,7 +123,7 @@ def moves() -> None:
         times, optimal = [], 0
         for seed in range(5):
             offered, task = lanes(chains, bridges, seed)
-            spent, found = cpu(partial(rebalance, offered, task, 10.0), 1)
+            spent, found = cpu(partial(rebalance, offered, task), 1)
             times.append(spent)
             optimal += found.status == "optimal"
         name = f"route.milp.{chains}x{bridges}"
