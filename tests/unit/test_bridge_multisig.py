@@ -19,6 +19,7 @@ from keeper.route.bridges.message import HyperlaneMessage
 from keeper.route.bridges.multisig import (
     MAX_EARLY,
     MAX_WAITING,
+    ORDER,
     Tree,
     Validator,
     address_of,
@@ -38,7 +39,6 @@ ENDS = (
     End(HOME, 1, b"\x01" * 20, BOX, HOOK, b"\x0d" * 20, b"\x0e" * 20),
     End(AWAY, 2, b"\x02" * 20, b"\x1b" * 20, b"\x1a" * 20, b"\x1d" * 20),
 )
-ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
 
 def route(threshold: int = 3) -> Hyperlane:

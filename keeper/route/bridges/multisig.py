@@ -24,8 +24,8 @@ MAX_WAITING = 256
 MAX_EARLY = 64
 """Frames of one validator about messages not final here yet; the oldest go first."""
 FRAME = 4 + 4 + 32 + 32 + 65
-_HALF = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
-"""Half of the curve's order: above it a signature is the other form of the same one."""
+ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+"""Of secp256k1. A signature whose s is above half of it is the other form of the same one."""
 _ZEROS = [bytes(32)]
 for _ in range(DEPTH):
     _ZEROS.append(keccak(_ZEROS[-1] * 2))
@@ -76,7 +76,7 @@ def signer_of(digest: bytes, signature: bytes) -> bytes | None:
     """Return the address that signed, or None; as strict as the contract."""
     if len(signature) != 65 or signature[64] not in (27, 28):
         return None
-    if int.from_bytes(signature[32:64], "big") > _HALF:
+    if 2 * int.from_bytes(signature[32:64], "big") > ORDER:
         return None
     raw = signature[:64] + bytes([signature[64] - 27])
     try:
