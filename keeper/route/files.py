@@ -1,6 +1,8 @@
 """A routing graph as JSON, the form in which operators keep and exchange one.
 
-    {"swaps": [{"chain", "venue", "assets", "reserves", "fee_ppm", "weights"?, "latency_ms"?}],
+    {"swaps": [{"chain", "venue", "assets", "reserves", "fee_ppm", "weights"?, "latency_ms"?},
+               {"chain", "venue", "assets", "fee_ppm", "spacing", "sqrt_price", "tick",
+                "liquidity", "ticks": [[tick, net], …], "words": [first, last], "latency_ms"?}],
      "lanes": [{"bridge", "origin", "destination", "asset", "fee_fixed", "fee_ppm", "p50_ms",
                 "p95_ms", "capacity", "security", "verifier", "queue"?, "curvature"?, "cursed"?}]}
 
@@ -12,7 +14,8 @@ from typing import Any
 
 from keeper.errors import ConfigError
 from keeper.parameters import BridgeClass
-from keeper.route.graph import Graph, Lane, Place, Swap
+from keeper.route.graph import Graph, Lane, Place, Swap, TickSwap
+from keeper.route.ticks import TickBook
 from keeper.units import ChainId, symbol
 
 
@@ -61,16 +64,29 @@ def _bytes(text: str, size: int) -> bytes:
     return found
 
 
-def _swap(row: dict[str, Any]) -> Swap:
+def _swap(row: dict[str, Any]) -> Swap | TickSwap:
     first, second = row["assets"]
+    place = ChainId(int(row["chain"])), _bytes(row["venue"], 20), (symbol(first), symbol(second))
+    if "ticks" in row:
+        return TickSwap(*place, _book(row), int(row.get("latency_ms", 0)))
     return Swap(
-        ChainId(int(row["chain"])),
-        _bytes(row["venue"], 20),
-        (symbol(first), symbol(second)),
+        *place,
         _pair(row, "reserves"),
         int(row["fee_ppm"]),
         _pair(row, "weights") if "weights" in row else (1, 1),
         int(row.get("latency_ms", 0)),
+    )
+
+
+def _book(row: dict[str, Any]) -> TickBook:
+    return TickBook(
+        int(row["spacing"]),
+        int(row["fee_ppm"]),
+        int(row["sqrt_price"]),
+        int(row["tick"]),
+        int(row["liquidity"]),
+        tuple((int(tick), int(net)) for tick, net in row["ticks"]),
+        *_pair(row, "words"),
     )
 
 

@@ -9,12 +9,14 @@ All amounts are integers in 10**-decimals of their asset; what an edge gives for
 floored exactly as its contract floors it, or below that, so a plan never promises more.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from typing import NamedTuple
 
 from keeper.parameters import BridgeClass
 from keeper.route import pools as shapes
+from keeper.route.ticks import TickBook, sell
 from keeper.units import PPM, ChainId, ceil_div
 
 _EXACT = Context(prec=60)
@@ -47,6 +49,22 @@ class Swap:
     fee_ppm: int
     weights: tuple[int, int] = (1, 1)
     latency_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TickSwap:
+    """A Uniswap v3 pool; `assets` are in the order of its tokens."""
+
+    chain: ChainId
+    venue: bytes
+    assets: tuple[bytes, bytes]
+    book: TickBook
+    latency_ms: int = 0
+
+    @property
+    def fee_ppm(self) -> int:
+        """Return what is taken from what goes in."""
+        return self.book.fee_ppm
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +104,16 @@ class Lane:
         return max(self.capacity - self.queue, 0)
 
 
+Way = Swap | TickSwap | Lane
+
+
 @dataclass(frozen=True, slots=True)
 class Edge:
     """One usable direction of a swap or a lane."""
 
     origin: Place
     destination: Place
-    way: Swap | Lane
+    way: Way
 
     @property
     def latency_ms(self) -> int:
@@ -110,7 +131,7 @@ class Edge:
 class Graph:
     """What there is to route through."""
 
-    swaps: tuple[Swap, ...] = ()
+    swaps: tuple[Swap | TickSwap, ...] = ()
     lanes: tuple[Lane, ...] = ()
 
     def places(self) -> tuple[Place, ...]:
@@ -121,13 +142,20 @@ class Graph:
         return tuple(sorted(found))
 
 
-def edges_of(way: Swap | Lane) -> tuple[Edge, ...]:
+def edges_of(way: Way) -> tuple[Edge, ...]:
     """Return the directions of a swap (two) or a lane (one)."""
     if isinstance(way, Lane):
         origin, destination = Place(way.origin, way.asset), Place(way.destination, way.asset)
         return (Edge(origin, destination, way),)
     first, second = (Place(way.chain, asset) for asset in way.assets)
     return Edge(first, second, way), Edge(second, first, way)
+
+
+def free(edge: Edge, groups: Mapping[bytes, int]) -> int:
+    """Return the most an edge takes, given what the verifiers' limits leave."""
+    if not isinstance(edge.way, Lane):
+        return (1 << 255) - 1
+    return min(edge.way.room, groups.get(edge.way.verifier, 1 << 255))
 
 
 def gives(edge: Edge, amount: int) -> int:
@@ -141,6 +169,8 @@ def gives(edge: Edge, amount: int) -> int:
             out -= ceil_div(amount * amount, 2 * way.curvature)
         return max(out, 0)
     slot = 0 if edge.origin.asset == way.assets[0] else 1
+    if isinstance(way, TickSwap):
+        return sell(way.book, amount, down=slot == 0).brought
     into, out_of = way.reserves[slot], way.reserves[1 - slot]
     kept = amount * (PPM - way.fee_ppm)
     if way.weights[0] == way.weights[1]:
@@ -151,9 +181,7 @@ def gives(edge: Edge, amount: int) -> int:
     return max(int(_EXACT.multiply(Decimal(out_of), _EXACT.subtract(Decimal(1), left))) - 1, 0)
 
 
-def shape_of(
-    way: Swap | Lane, index: dict[Place, int], group: int, room: int
-) -> shapes.Product | shapes.Weighted | shapes.Bridge:
+def shape_of(way: Way, index: dict[Place, int], group: int, room: int) -> shapes.Pool:
     """Return the optimiser's form of a swap or a lane; a lane's fixed fee is left out.
 
     Leaving it out only raises the bound: a plan pays it when its amounts are worked out.
@@ -168,6 +196,10 @@ def shape_of(
             group,
         )
     first, second = (index[Place(way.chain, asset)] for asset in way.assets)
+    if isinstance(way, TickSwap):
+        book = way.book
+        gamma = (PPM - book.fee_ppm) / PPM
+        return shapes.Concentrated((first, second), book.price, book.ranges(), gamma)
     reserves = (float(way.reserves[0]), float(way.reserves[1]))
     gamma = (PPM - way.fee_ppm) / PPM
     if way.weights[0] == way.weights[1]:

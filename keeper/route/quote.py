@@ -13,13 +13,27 @@ from dataclasses import dataclass
 
 from keeper.route.bound import ONE, Certificate, certify, check_bound
 from keeper.route.cfmm import Solution
-from keeper.route.graph import Edge, Graph, Lane, Place, Swap, edges_of, gives, shape_of
+from keeper.route.graph import (
+    Edge,
+    Graph,
+    Lane,
+    Place,
+    TickSwap,
+    Way,
+    edges_of,
+    free,
+    gives,
+    shape_of,
+)
+from keeper.route.path import best_path
 from keeper.route.pools import Problem
 from keeper.route.solve import solve
 
 DUST = 1e-6
 """Flows worth less than this share of the largest are the optimiser's noise."""
 _TRIES = 64
+_ALONE_PPB = 1_000_000
+"""From this gap on the best single path is tried as well: cutting cycles may have cost more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +95,8 @@ def usable(graph: Graph, request: Request) -> tuple[Graph, tuple[tuple[str, str]
     """Return the part of a graph that a request may use, and why the rest may not."""
     swaps, lanes, why = [], [], []
     for swap in sorted(graph.swaps, key=lambda one: edges_of(one)[0].key()):
-        if min(swap.reserves) <= 0:
+        empty = not swap.book.ranges() if isinstance(swap, TickSwap) else min(swap.reserves) <= 0
+        if empty:
             why.append((name_of(swap), "empty"))
         else:
             swaps.append(swap)
@@ -108,7 +123,7 @@ def _fault(lane: Lane, request: Request) -> str:
     return ""
 
 
-def name_of(way: Swap | Lane) -> str:
+def name_of(way: Way) -> str:
     """Return a short name for an operator."""
     if isinstance(way, Lane):
         return f"bridge 0x{way.bridge.hex()[:8]} {way.origin}→{way.destination}"
@@ -156,6 +171,10 @@ def quote(graph: Graph, request: Request) -> Quote:
             break
         fit, best = fewer, other
     sealed = certify(whole, solution, best.delivered)
+    if sealed.gap_ppb > _ALONE_PPB:
+        alone = _alone(usable(graph, request)[0], request)
+        if alone.delivered > best.delivered:
+            best, sealed = alone, certify(whole, solution, alone.delivered)
     return Quote(request, best.hops, best.sent, best.delivered, sealed, solution.solver, why)
 
 
@@ -180,7 +199,14 @@ def _timely(graph: Graph, request: Request, solution: Solution) -> _Found:
     return _Found()
 
 
-def _without(graph: Graph, way: Swap | Lane) -> Graph:
+def _alone(graph: Graph, request: Request) -> _Found:
+    """Return the amounts of the best single path."""
+    ends = request.origin, request.destination
+    path = best_path(graph, ends, request.amount, request.deadline_ms, request.exposure)
+    return _amounts(dict.fromkeys(path, 1.0), request)
+
+
+def _without(graph: Graph, way: Way) -> Graph:
     return Graph(
         tuple(swap for swap in graph.swaps if swap is not way),
         tuple(lane for lane in graph.lanes if lane is not way),
@@ -198,7 +224,7 @@ def _smallest(found: _Found) -> Lane | None:
 
 def _shares(graph: Graph, request: Request, solution: Solution) -> dict[Edge, float]:
     """Return what each edge takes in, without what is only noise."""
-    ways: tuple[Swap | Lane, ...] = (*graph.swaps, *graph.lanes)
+    ways: tuple[Way, ...] = (*graph.swaps, *graph.lanes)
     taken: dict[Edge, float] = {}
     price: dict[Edge, float] = {}
     for place, tokens, flows in solution.by_pool():
@@ -228,7 +254,7 @@ def _cheapest_first(graph: Graph, flows: dict[Edge, float], request: Request) ->
     for edges in groups.values():
         rest = sum(sharp.pop(edge, 0.0) for edge in edges)
         for edge in sorted(edges, key=_dearness):
-            part = min(rest, float(_free(edge, {})))
+            part = min(rest, float(free(edge, {})))
             rest -= part
             if part > 0:
                 sharp[edge] = part
@@ -306,7 +332,7 @@ def _amounts(flows: dict[Edge, float], request: Request) -> _Found:
         rest, total = have.get(place, 0), sum(share for share, _ in out)
         for share, edge in out:
             part = rest if share >= total else min(rest, int(rest * (share / total)))
-            part = min(part, _free(edge, groups))
+            part = min(part, free(edge, groups))
             total -= share
             least = gives(edge, part)
             if least <= 0:
@@ -320,12 +346,6 @@ def _amounts(flows: dict[Edge, float], request: Request) -> _Found:
             have[edge.destination] = have.get(edge.destination, 0) + least
             ready[edge.destination] = max(ready.get(edge.destination, 0), done)
     return _Found(have.get(request.destination, 0), sent, tuple(hops))
-
-
-def _free(edge: Edge, groups: dict[bytes, int]) -> int:
-    if not isinstance(edge.way, Lane):
-        return 1 << 255
-    return min(edge.way.room, groups.get(edge.way.verifier, 1 << 255))
 
 
 def _order(flows: dict[Edge, float], origin: Place) -> list[Place]:
@@ -346,7 +366,7 @@ def _order(flows: dict[Edge, float], origin: Place) -> list[Place]:
     return order
 
 
-def _slowest(found: _Found, request: Request) -> Swap | Lane | None:
+def _slowest(found: _Found, request: Request) -> Way | None:
     """Return the slowest way of a path that is past the deadline, or None."""
     if not request.deadline_ms:
         return None
@@ -377,7 +397,7 @@ def check_quote(graph: Graph, answer: Quote, allowed_ppb: int) -> str | None:
     have: dict[Place, int] = {request.origin: request.amount}
     ready: dict[Place, int] = {}
     groups = dict(request.exposure)
-    used: set[Swap | Lane] = set()
+    used: set[Way] = set()
     for hop in answer.hops:
         edge = hop.edge
         if edge.way not in ways or edge not in edges_of(edge.way):
@@ -385,7 +405,7 @@ def check_quote(graph: Graph, answer: Quote, allowed_ppb: int) -> str | None:
         if edge.way in used:
             return f"{name_of(edge.way)} is used twice"
         used.add(edge.way)
-        if not 0 < hop.amount <= min(_free(edge, groups), have.get(edge.origin, 0)):
+        if not 0 < hop.amount <= min(free(edge, groups), have.get(edge.origin, 0)):
             return f"{name_of(edge.way)} is sent more than is there, or than it takes"
         if hop.least_out > gives(edge, hop.amount):
             return f"{name_of(edge.way)} does not give {hop.least_out}"

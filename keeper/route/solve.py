@@ -2,10 +2,13 @@
 
     linear lanes, constant sums, or many lanes ──▶ conic
     otherwise ──▶ dual ──▶ gap ≤ 1e-7 ? take it : conic trades, the tighter bound of the two
+                           still more than 1e-7 ? the best mixture of all trades found
 
-Either answer carries prices whose dual value bounds every other answer (`keeper.route.bound`).
+Every answer carries prices whose dual value bounds every other answer (`keeper.route.bound`).
 """
 
+from keeper.route.banks import Floats
+from keeper.route.blend import blend
 from keeper.route.cfmm import GAP, Market, Solution, judge, market_of, solve_dual
 from keeper.route.conic import REGULARISATIONS, solve_conic
 from keeper.route.pools import Bridge, Problem, Total
@@ -34,22 +37,29 @@ def solve(problem: Problem) -> Solution:
     market = market_of(problem)
     lanes = sum(isinstance(pool, Bridge) for pool in problem.pools)
     heavy = lanes * _BRIDGE_SHARE > len(problem.pools) and len(problem.pools) > _SMALL
-    first: Solution | None = None
+    answers: list[Solution] = []
     if not (heavy or is_kinked(problem)):
-        first = solve_dual(market)
-        if abs(first.gap) <= GAP:
-            return first
+        answers.append(solve_dual(market))
+        if abs(answers[0].gap) <= GAP:
+            return answers[0]
     for regularisation in REGULARISATIONS:
-        found = solve_conic(market, regularisation)
-        first = found if first is None else _joined(market, found, first)
-        if abs(first.gap) <= GAP:
-            break
-    assert first is not None
-    return first
+        try:
+            answers.append(solve_conic(market, regularisation))
+        except ArithmeticError:  # another regularisation may do
+            continue
+        best = _joined(market, answers, answers[-1].flows)
+        if abs(best.gap) <= GAP:
+            return best
+    if not answers:
+        raise ArithmeticError("no router found an answer")
+    responses = [market.respond(one.prices, one.loads) for one in answers]
+    mixed = blend(market, [*(one.flows for one in answers), *responses])
+    candidates = [one.flows for one in answers] + ([mixed] if mixed is not None else [])
+    joined = [_joined(market, answers, flows) for flows in candidates]
+    return min(joined, key=lambda answer: abs(answer.gap))
 
 
-def _joined(market: Market, conic: Solution, other: Solution) -> Solution:
-    """Return the conic trades under the tighter of both bounds, or the other if it is better."""
-    tight = min(conic, other, key=lambda answer: answer.bound)
-    joined = judge(market, tight.prices, tight.loads, conic.flows, "conic")
-    return min(joined, other, key=lambda answer: abs(answer.gap))
+def _joined(market: Market, answers: list[Solution], flows: tuple[Floats, ...]) -> Solution:
+    """Return trades under the tightest bound of some answers."""
+    tight = min(answers, key=lambda answer: answer.bound)
+    return judge(market, tight.prices, tight.loads, flows, "conic")

@@ -29,6 +29,8 @@ CACHE = Path(__file__).resolve().parents[2] / ".cache" / "npm"
 PACKAGES = {
     "@aave/core-v3@1.19.3": "a7bd560885fa804a",
     "@perp/curie-deployments@2023.4.12-1681295833590": "b2216515ea6199b6",
+    "@chainlink/contracts-ccip@2.0.0": "59c3ea7be405d68c",
+    "@hyperlane-xyz/core@5.11.5": "690e594c00d06844",
     "@uniswap/v3-core@1.0.1": "141b001e2a376fff",
     "@uniswap/v3-periphery@1.4.4": "7177174c4b8c66bd",
 }

@@ -3,7 +3,7 @@
 import numpy as np
 
 from keeper.parameters import BridgeClass
-from keeper.route.graph import Graph, Lane, Place, Swap
+from keeper.route.graph import Graph, Lane, Place, Swap, TickSwap
 from keeper.route.pools import (
     Bridge,
     Pool,
@@ -14,6 +14,7 @@ from keeper.route.pools import (
     arbitrage,
     liquidation,
 )
+from keeper.route.ticks import TickBook, sqrt_ratio, tick_at
 from keeper.units import ChainId, symbol
 
 USDC, WETH = symbol("USDC"), symbol("WETH")
@@ -180,3 +181,27 @@ def small_graph() -> Graph:
             lane(4, fee_ppm=1, cursed=True),
         ),
     )
+
+
+def tick_book(seed: int, ranges: int = 6, spacing: int = 10) -> TickBook:
+    """Return a pool near price one with liquidity everywhere and seeded ranges on top."""
+    chance = np.random.default_rng(seed)
+    edge = 887_272 // spacing * spacing
+    nets = {-edge: 10**22, edge: -(10**22)}
+    price = sqrt_ratio(0) + 10**8 * int(chance.integers(10**18))
+    tick, liquidity = tick_at(price), 10**22
+    for _ in range(ranges):
+        middle, half = int(chance.integers(-300, 300)), int(chance.integers(1, 200))
+        amount = int(chance.integers(1, 1000)) * 10**20
+        low, high = (middle - half) * spacing, (middle + half) * spacing
+        nets[low] = nets.get(low, 0) + amount
+        nets[high] = nets.get(high, 0) - amount
+        liquidity += amount if low <= tick < high else 0
+    crossings = tuple(sorted((tick, net) for tick, net in nets.items() if net))
+    word = edge // spacing // 256
+    return TickBook(spacing, 500, price, tick, liquidity, crossings, -word - 1, word)
+
+
+def tick_swap(number: int, seed: int) -> TickSwap:
+    """Return a pool of USDC and WETH on the home chain."""
+    return TickSwap(HOME, bytes([number]) * 20, (USDC, WETH), tick_book(seed))

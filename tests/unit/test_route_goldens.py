@@ -3,10 +3,12 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from keeper.route.blend import blend
 from keeper.route.bound import certify, check_bound
-from keeper.route.cfmm import GAP, market_of, solve_dual
+from keeper.route.cfmm import GAP, Market, Solution, judge, market_of, solve_dual
 from keeper.route.conic import REGULARISATIONS, solve_conic
 from keeper.route.pools import Concentrated, Problem, Product, Range, arbitrage
 from keeper.route.solve import solve
@@ -31,7 +33,7 @@ def test_published_examples(problem: Problem, printed: str) -> None:
     found = solve(problem)
     digits = len(printed.split(".")[1])
     assert f"{found.value:.{digits}f}" == printed
-    assert found.gap <= 5e-7
+    assert abs(found.gap) <= GAP
     assert found.shortfall <= 1e-6
 
 
@@ -53,6 +55,42 @@ def test_hundred_bridged_networks_equal_clarabel() -> None:
         assert abs(found.gap) <= GAP, seed
         duals += found.solver == "dual"
     assert duals >= 20
+
+
+def test_a_mixture_of_trades_is_better_than_each() -> None:
+    market = market_of(markets.bridged(66))
+    rough = [solve_conic(market, one) for one in REGULARISATIONS]
+    mixed = blend(market, [one.flows for one in (*rough, solve_dual(market))])
+    assert mixed is not None
+    tight = min(rough, key=lambda one: one.bound)
+    found = judge(market, tight.prices, tight.loads, mixed, "conic")
+    assert found.shortfall <= 1e-9
+    assert found.value > max(one.value for one in rough)
+    nothing = tuple(np.zeros(bank.tokens.shape) for bank in market.banks)
+    assert blend(market, [nothing]) is not None
+    alone = blend(market, [nothing, mixed])
+    assert alone is not None
+    again = judge(market, tight.prices, tight.loads, alone, "conic")
+    assert again.value == pytest.approx(found.value, rel=1e-9)
+
+
+def test_one_failed_attempt_of_the_conic_router_is_not_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried = []
+
+    def stalls(market: Market, regularisation: float) -> Solution:
+        tried.append(regularisation)
+        if len(tried) % 3:
+            raise ArithmeticError("stalled")
+        return solve_conic(market, regularisation)
+
+    monkeypatch.setattr("keeper.route.solve.solve_conic", stalls)
+    assert f"{solve(markets.five_markets()).value:.4f}" == "21.4998"
+    assert len(tried) == 3
+    monkeypatch.setattr("keeper.route.solve.REGULARISATIONS", (1e-10, 1e-12))
+    with pytest.raises(ArithmeticError, match="no router"):
+        solve(markets.five_markets())
 
 
 def test_tick_ranges_meet_the_target_price() -> None:

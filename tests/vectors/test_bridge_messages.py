@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keeper.hashing import keccak, type_hash
-from keeper.intent.message import (
+from keeper.route.bridges.message import (
     EXTRA_ARGS_V1,
     EXTRA_ARGS_V2,
     HYPERLANE_HEAD,

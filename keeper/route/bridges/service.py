@@ -1,0 +1,192 @@
+"""Keepers carry Hyperlane's messages: each follows final blocks, signs, listens, and delivers.
+
+    chain.head(FINAL) ─▶ logs of Mailbox and hook ─▶ Validator ─▶ frames ─▶ say (all other keepers)
+    take(frame) ◀─ peers                                │
+    ready ─▶ delivered already? ─▶ my turn? ─▶ bring (a transaction on the destination)
+
+The keeper whose turn it is brings a message at once, the next one `patience_s` later, and so on:
+one honest keeper with coin is enough, and mostly only one pays. Before anything is said, the own
+tree's root must be the one of the hook at that very block.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+import trio
+
+from keeper.chain.port import Chain, Level, Log
+from keeper.errors import RemoteFault
+from keeper.reasons import Reason
+from keeper.route.bridges.hyperlane import DISPATCH, INSERTED, End, Hyperlane, process
+from keeper.route.bridges.message import HyperlaneMessage, decode_hyperlane
+from keeper.route.bridges.multisig import Bring, Validator
+from keeper.route.bridges.port import Send, Stage, Transfer
+from keeper.units import BlockNumber, ChainId
+from keeper.venue.abi import answers, calldata
+
+log = structlog.get_logger(__name__)
+
+SAY_AGAIN_S = 10.0
+"""What has not arrived is said again: a peer may have missed it, or come later."""
+
+
+@dataclass(slots=True)
+class _Origin:
+    end: End
+    start: int
+    validator: Validator
+    next: int
+    ready_at: dict[bytes, float] = field(default_factory=dict)
+    said_at: float = 0.0
+
+
+class Courier:
+    """One keeper's service for warp routes that share mailboxes, hooks and validators.
+
+    Args:
+        routes: what is served.
+        chains: by chain, with the block from which the hook's leaves are read.
+        key: this keeper's validator key.
+        say: hands a frame to all other keepers; never blocks.
+        bring: sends a transaction; whether it was mined and did not revert.
+        patience_s: what the next keeper in turn waits for the one before.
+        poll_s: how often final heads are looked at.
+    """
+
+    def __init__(
+        self,
+        routes: Sequence[Hyperlane],
+        chains: Mapping[ChainId, tuple[Chain, BlockNumber]],
+        key: bytes,
+        say: Callable[[bytes], None],
+        bring: Callable[[Send], Awaitable[bool]],
+        *,
+        patience_s: float = 5.0,
+        poll_s: float = 1.0,
+    ) -> None:
+        self._routes, self._key, self._say, self._bring = tuple(routes), key, say, bring
+        self._patience_s, self._poll_s = patience_s, poll_s
+        self._chains = {chain: port for chain, (port, _) in chains.items()}
+        self._origins: dict[int, _Origin] = {}
+        for chain, (_, start) in chains.items():
+            end = routes[0].end(chain)
+            self._origins[end.domain] = _Origin(end, start, self._validator(end), start)
+
+    def _validator(self, end: End) -> Validator:
+        first = self._routes[0]
+        return Validator(
+            end.domain, end.hook, first.validators, first.threshold, self._key, self._wanted
+        )
+
+    def _wanted(self, message: HyperlaneMessage) -> bool:
+        return any(route.wants(message) for route in self._routes)
+
+    def take(self, frame: bytes) -> Reason | None:
+        """Take a peer's frame; return why it is not accepted, if it is not."""
+        origin = self._origins.get(int.from_bytes(frame[:4], "big"))
+        return Reason.WRONG_CONFIG if origin is None else origin.validator.receive(frame)
+
+    async def run(self) -> None:
+        """Serve every origin until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for origin in self._origins.values():
+                nursery.start_soon(self._serve, origin)
+
+    async def _serve(self, origin: _Origin) -> None:
+        while True:
+            try:
+                await self._follow(origin)
+                await self._deliver(origin)
+            except RemoteFault as fault:
+                # an endpoint that fails or lies is asked again; nothing was said in between
+                log.warning("bridge", chain=origin.end.chain, fault=str(fault))
+            await trio.sleep(self._poll_s)
+
+    async def _follow(self, origin: _Origin) -> None:
+        """Take what became final since, and say what is new of it."""
+        end, chain = origin.end, self._chains[origin.end.chain]
+        head = await chain.head(Level.FINAL)
+        if head.ref.number < origin.next:
+            return
+        found = await chain.history(
+            [end.mailbox, end.hook], BlockNumber(origin.next), head.ref, [DISPATCH, INSERTED]
+        )
+        root = await chain.call(end.hook, calldata("root()"), head.ref)
+        try:
+            frames = _taken(origin, found)
+            if origin.validator.tree.root != root:
+                raise ValueError("the leaves read do not give the hook's root")
+        except ValueError as error:
+            # some leaf was withheld or made up: all of them are read again
+            origin.validator, origin.next = self._validator(end), origin.start
+            raise RemoteFault(f"chain {end.chain}", Reason.ENDPOINT_LIED, str(error)) from error
+        origin.next = head.ref.number + 1
+        await self._forget(origin)
+        pending = set(origin.validator.signed())
+        for name, frame in frames:
+            if name in pending:
+                self._say(frame)
+
+    async def _deliver(self, origin: _Origin) -> None:
+        """Bring what has enough signatures, if nobody did within this keeper's patience."""
+        now = trio.current_time()
+        waiting = origin.validator.ready()
+        origin.ready_at = {one.id: origin.ready_at.get(one.id, now) for one in waiting}
+        late = [one for one in waiting if now >= self._due(origin, one)]
+        if late:
+            await self._forget(origin)
+            left = set(origin.validator.signed())
+            for one in late:
+                if one.id in left:
+                    await self._send(origin, one)
+        if now >= origin.said_at + SAY_AGAIN_S:
+            origin.said_at = now
+            for frame in origin.validator.frames():
+                self._say(frame)
+
+    def _due(self, origin: _Origin, one: Bring) -> float:
+        return origin.ready_at[one.id] + one.turn * self._patience_s
+
+    async def _send(self, origin: _Origin, one: Bring) -> None:
+        domain = decode_hyperlane(one.message).destination
+        done = await self._bring(process(self._origins[domain].end, one.metadata, one.message))
+        log.info("bridge", message=one.id.hex(), destination=domain, delivered=done)
+        # whether done or not, the others have their turns before this keeper tries again
+        origin.ready_at[one.id] = trio.current_time() + self._patience_s
+
+    async def _forget(self, origin: _Origin) -> None:
+        """Drop messages that have arrived, by the destination's own word at its newest block."""
+        for transfer in self._transfers(origin):
+            (read,) = self._routes[0].arrival_reads(transfer)
+            chain = self._chains[read.chain]
+            head = await chain.head()
+            answer = await chain.call(read.call.to, read.call.data, head.ref)
+            if self._routes[0].stage(transfer, [answer]) is Stage.ARRIVED:
+                origin.validator.delivered(transfer.id)
+
+    def _transfers(self, origin: _Origin) -> list[Transfer]:
+        found = []
+        for message in origin.validator.messages():
+            for route in self._routes:
+                for crossing in route.crossings():
+                    transfer = route.read(crossing, message)
+                    found += [transfer] if transfer is not None else []
+        return found
+
+
+def _taken(origin: _Origin, logs: Sequence[Log]) -> list[tuple[bytes, bytes]]:
+    """Feed the logs of final blocks; return (message id, frame) of what was signed.
+
+    Raises:
+        ValueError: a log is not what its contract emits, or a leaf is missing.
+    """
+    frames = []
+    for entry in logs:
+        if entry.address == origin.end.mailbox and entry.topics[0] == DISPATCH:
+            origin.validator.dispatched(answers(("bytes",), entry.data)[0])
+        elif entry.address == origin.end.hook and entry.topics[0] == INSERTED:
+            message, index = answers(("bytes32", "uint32"), entry.data)
+            frame = origin.validator.inserted(message, index)
+            frames += [(message, frame)] if frame is not None else []
+    return frames
