@@ -21,6 +21,7 @@ from keeper.compete.bids import BidVector, decode_reveal
 from keeper.compete.bond import Stakes, stakes
 from keeper.compete.decisions import award_decision, healed_decision, penalty_decision
 from keeper.compete.handover import inherited
+from keeper.compete.heads import accusations
 from keeper.compete.state import (
     MAX_AWARDS,
     MAX_CHARGES,
@@ -98,6 +99,8 @@ class Step:
         self.made: list[Decision] = []
         self.flying, lost = self._follow_penalties()
         self.penalties: list[Charge] = [*lost, *before.charges]
+        charged = (*(one.charge for one in self.flying), *self.penalties)
+        self.penalties += accusations(context, charged)
         self.no_shows = dict(before.no_shows)
         self.recent = list(before.recent)
         self.used = {(chain, market): (at, amount) for chain, market, at, amount in before.windows}
