@@ -48,10 +48,10 @@ COMMIT_VIEWS = 3
 """Views in which a round may be frozen: who learns of finality a tick late still competes."""
 REVEAL_VIEWS = 4
 """Views in which a frozen commitment may be opened; more than one only when reveals are delayed."""
-MAX_AWARDS_PER_VIEW = 64
-MAX_PENALTIES_PER_VIEW = 32
-MAX_VOIDS_PER_VIEW = 32
-"""Together 128 decisions of one view: with clearing they stay below the bound of a proposal."""
+MAX_AWARDS_PER_VIEW = 48
+MAX_PENALTIES_PER_VIEW = 24
+MAX_VOIDS_PER_VIEW = 24
+"""Together 96 decisions of one view: all rules together stay below the bound of a proposal."""
 FLIGHT_BLOCKS = 600
 """Blocks an attestation or a penalty is given to reach its chain before it is sealed again."""
 
