@@ -30,7 +30,7 @@ from keeper.venue.perps import CreditRequest
 from keeper.venue.port import Records
 from keeper.venue.vault import exiting
 
-MAX_PER_VIEW = 64
+MAX_PER_VIEW = 48
 """Credits of one view: with releases and transfers they stay far below the largest proposal."""
 
 

@@ -33,7 +33,7 @@ from keeper.snapshot.gates import countable, stopped
 from keeper.snapshot.marks import engine_at
 from keeper.venue.vault import WithdrawRequest, balance, withdraw_requests
 
-MAX_PER_VIEW = 64
+MAX_PER_VIEW = 48
 """Releases of one view; the rest waits for the next."""
 
 

@@ -37,8 +37,8 @@ from keeper.venue.book import (
 )
 from keeper.venue.ledger import Key, Ledger, Pending, decode
 
-MAX_PER_VIEW = 128
-"""Transfers of one view: a quarter of what a proposal may carry, so no other rule is starved."""
+MAX_PER_VIEW = 96
+"""Transfers of one view: a fifth of what a proposal may carry, so no other rule is starved."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from keeper.compete.bids import BidVector, decode_reveal
 from keeper.compete.bond import Stakes, stakes
 from keeper.compete.decisions import award_decision, healed_decision, penalty_decision
 from keeper.compete.handover import inherited
+from keeper.compete.heads import accusations
 from keeper.compete.state import (
     MAX_AWARDS,
     MAX_CHARGES,
@@ -47,10 +48,10 @@ COMMIT_VIEWS = 3
 """Views in which a round may be frozen: who learns of finality a tick late still competes."""
 REVEAL_VIEWS = 4
 """Views in which a frozen commitment may be opened; more than one only when reveals are delayed."""
-MAX_AWARDS_PER_VIEW = 64
-MAX_PENALTIES_PER_VIEW = 32
-MAX_VOIDS_PER_VIEW = 32
-"""Together 128 decisions of one view: with clearing they stay below the bound of a proposal."""
+MAX_AWARDS_PER_VIEW = 48
+MAX_PENALTIES_PER_VIEW = 24
+MAX_VOIDS_PER_VIEW = 24
+"""Together 96 decisions of one view: all rules together stay below the bound of a proposal."""
 FLIGHT_BLOCKS = 600
 """Blocks an attestation or a penalty is given to reach its chain before it is sealed again."""
 
@@ -98,6 +99,8 @@ class Step:
         self.made: list[Decision] = []
         self.flying, lost = self._follow_penalties()
         self.penalties: list[Charge] = [*lost, *before.charges]
+        charged = (*(one.charge for one in self.flying), *self.penalties)
+        self.penalties += accusations(context, charged)
         self.no_shows = dict(before.no_shows)
         self.recent = list(before.recent)
         self.used = {(chain, market): (at, amount) for chain, market, at, amount in before.windows}

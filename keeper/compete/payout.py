@@ -22,8 +22,8 @@ from keeper.venue.awards import absences, executions
 from keeper.venue.book import SystemAccount, system_account
 from keeper.venue.vault import balances
 
-MAX_PER_VIEW = 96
-"""Payments of one view: three pools for 31 members; the rest waits for the next time."""
+MAX_PER_VIEW = 48
+"""Payments of one view: a pool for 31 members and half of another; the rest waits its turn."""
 
 
 @dataclass(frozen=True, slots=True)

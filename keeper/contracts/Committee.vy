@@ -17,7 +17,11 @@
     votes in EIP-2098 form) stands for the seal. Nobody owns this contract: after `genesis` the
     deployer is forgotten, and the key changes only by the word of the old committee and time.
     All durations and expiries are block numbers of this chain.
+
+    Whoever shows a member's signed observation with a head that is not this chain's block makes a
+    `FalseHead` here; keepers carry it to the hub as a sealed penalty of the member's whole bond.
 """
+from keeper.contracts import heads
 
 struct Seal:
     epoch: uint32
@@ -67,6 +71,11 @@ event ChangeProposed:
 
 event LeafUsed:
     leaf: indexed(bytes32)
+
+event FalseHead:
+    member: indexed(address)
+    head: indexed(bytes32)
+    number: uint64
 
 MAX_MEMBERS: constant(uint256) = 64  # a bitmap and a loop that stay far below a block's gas
 MAX_PROOF: constant(uint256) = 20
@@ -350,6 +359,28 @@ def activate(members: DynArray[address, MAX_MEMBERS]):
     self.expiry[old] = until
     log EpochExpires(epoch=old, expiry=until)
     self._install(change.next_epoch, change.group_key, change.config, members)
+
+
+@external
+def accuse_head(
+    observation: heads.Observation,
+    sig: heads.CompactSignature,
+    number: uint64,
+    hash: bytes32,
+    proof: DynArray[bytes32, MAX_PROOF],
+):
+    """
+    @notice Show that a member signed a head of this chain that is not its block. Anyone may.
+    @param number Block number of the false head.
+    @param hash Hash the member signed.
+    @param proof Merkle proof of the head under the observation's heads root.
+    """
+    member: address = heads._contradicted(DOMAIN, observation, sig, number, hash, proof)
+    assert (
+        self.seat[observation.epoch][member] != 0
+        and observation.config == self.config[observation.epoch]
+    ), "committee: not a member"
+    log FalseHead(member=member, head=hash, number=number)
 
 
 @internal

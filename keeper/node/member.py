@@ -28,6 +28,7 @@ from keeper.settle.activation import Activator
 from keeper.settle.attest import AttestationRule
 from keeper.settle.awards import AwardRunner
 from keeper.settle.flow import FlowRule
+from keeper.settle.heads import HeadWatch
 from keeper.settle.rotation import CommitteeRule
 from keeper.settle.service import Carrier
 from keeper.snapshot.decisions import DecisionRule
@@ -84,9 +85,11 @@ class MemberWork:
                     Topic.BIDS: lambda peer, frame: self.trader.take(peer, frame),
                     Channel.CEREMONY: calling.take,
                 },
+                lambda observations: self.heads.look(observations),
             ),
         )
         self.state = self.session.state
+        self.heads = HeadWatch(parts.network, parts.executor, parts.watchers, self.session.me)
         self._chase = Chase(
             committee,
             parts.p2p,
@@ -134,6 +137,7 @@ class MemberWork:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.trader.run)
             nursery.start_soon(self.carrier.run)
+            nursery.start_soon(self.heads.run)
             nursery.start_soon(self.activator.run)
             if self.filler is not None:
                 nursery.start_soon(self.filler.run)

@@ -6,7 +6,7 @@ watchers ─▶ observer ─▶ AgreementService ─ Finalized ─▶ FinalState
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -92,6 +92,7 @@ class Listeners:
         on_seal: gets the view of every seal.
         named: what observations say of the next committee's key.
         takes: who takes frames of other topics and channels.
+        on_observations: gets the observations of every final view.
     """
 
     seen: Seen
@@ -99,6 +100,7 @@ class Listeners:
     on_seal: Callable[[int], None]
     named: Callable[[], NextKey | None]
     takes: Mapping[str | Channel, Take] = field(default_factory=dict)
+    on_observations: Callable[[Sequence[SignedObservation]], None] = lambda _: None
 
 
 class Session:
@@ -128,6 +130,7 @@ class Session:
         if index is None:
             raise ValueError("this keeper is not in the committee")
         self.parts, self.committee, self.me = parts, committee, index
+        self._on_observations = listeners.on_observations
         self.setting = setting_of(parts, committee, rules)
         self.application = SnapshotApplication(self.setting, IndexTables(parts.watchers))
         self.state = FinalState(
@@ -305,6 +308,7 @@ class Session:
                 self._seals.offer(Final(view, root))
                 self.state.take(effect)
                 self._final_gauge.set(self.state.view)
+                self._on_observations(effect.observations)
             case Jumped(_, view, _):
                 log.warning("jumped", view=view)
             case Equivocated(evidence):

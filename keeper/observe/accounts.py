@@ -66,6 +66,11 @@ class AccountIndex:
             return None
         return found.table
 
+    def hash_at(self, number: int) -> bytes | None:
+        """Return the hash of a final block, or None where we do not hold it (any more)."""
+        found = self._blocks.get(number)
+        return None if found is None else found.hash
+
     def recent(self) -> tuple[SeenHead, ...]:
         """Return the newest blocks as an observation names them, oldest first."""
         blocks = [] if self.distrusted else list(self._blocks.values())[-HEADS_PER_CHAIN:]

@@ -6,15 +6,19 @@ signature of a quorum.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from keeper.compete.heads import contradicted
 from keeper.contracts import encode_call
 from keeper.devnet.wallet import Send
 from keeper.errors import LocalError
 from keeper.hashing import keccak
+from keeper.observe.observation import SeenHead
 from keeper.snapshot.decisions import Decision
+from keeper.units import ChainId
 from keeper.venue.book import house_account
 from tests.support.two_chains import BOND, E8, ETH, HUB, USD, VENUE, TwoChains, two_chains
 
@@ -157,3 +161,38 @@ async def test_with_all_keepers_gone_an_ordinary_account_liquidates(anvil_binary
         size, _, _ = await net.ask(VENUE, "Perps", "position", alice, ETH)
         assert size == 0
         assert await net.ask(VENUE, "Perps", "realised", purse) > 0
+
+
+async def test_a_false_head_of_the_venue_takes_the_bond_on_the_hub(anvil_binary: Path) -> None:
+    async with opened(anvil_binary, 4) as (net, _):
+        liar, honest = net.keepers[0], net.keepers[1]
+
+        def lie(head: SeenHead) -> SeenHead:
+            return replace(head, hash=keccak(b"never")) if head.chain == VENUE else head
+
+        net.lies[liar.address] = lie
+        await net.view()
+
+        def known(chain: int, number: int) -> bytes | None:
+            return next((h for n, h in net.indexes[ChainId(chain)].heads if n == number), None)
+
+        (found,) = contradicted(net.observed, known)
+        assert net.committee.members[found.signed.signer].address == liar.address
+        await net.send(
+            VENUE,
+            honest.secret,
+            Send(
+                net.contract(VENUE, "Committee"),
+                encode_call("Committee", "accuse_head", *found.arguments()),
+            ),
+        )
+        del net.lies[liar.address]
+        await net.view()
+        penalty = net.only("Penalty")
+        assert penalty.fields[:4] == (keccak(b"never"), liar.address, BOND, bytes(20))
+        await net.bring(penalty)
+        amount, *_ = await net.ask(HUB, "Bonds", "stake", liar.address)
+        assert amount == 0
+        assert await net.ask(HUB, "Bonds", "insurance") == BOND
+        assert await net.ask(HUB, "Bonds", "is_active", liar.address) is False
+        assert await net.ask(HUB, "Bonds", "is_active", honest.address) is True

@@ -10,7 +10,7 @@ Gossip and votes are left out: every keeper hears everything, and a view is fina
 keeper has derived the same bytes. Blocks come one a transaction, and are final at once.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,6 +122,8 @@ class TwoChains:
         self.keepers: list[Keeper] = []
         self.sent: list[Sent] = []
         self.view_number = self.tick = 0
+        self.lies: dict[bytes, Callable[[SeenHead], SeenHead]] = {}
+        self.observed: list[SignedObservation] = []
         self.sealed: dict[bytes, tuple[Decision, SealTuple, tuple[bytes, ...]]] = {}
 
     def at(self, ref: CutBlock) -> Table | None:
@@ -252,6 +254,7 @@ class TwoChains:
         now = (stamp * 1000 - self.network.genesis_time_ms) // self.network.tick_ms
         self.tick, self.view_number = max(self.tick, now) + 1, self.view_number + 1
         observed = [self._observe(keeper, heads, stamp) for keeper in self.keepers]
+        self.observed = observed
         first, second = self.applications
         place = (self.digest, self.view_number, self.tick, observed)
         payload = first.propose(*place)
@@ -275,7 +278,9 @@ class TwoChains:
     ) -> SignedObservation:
         keeper.hearing.advance(self.view_number - 1)
         prices = tuple(SeenPrice(m, price, stamp) for m, price in sorted(self.prices.items()))
-        body = ObservationBody(self.tick, heads, prices, *keeper.hearing.seen())
+        lie = self.lies.get(keeper.address)
+        seen = heads if lie is None else tuple(lie(head) for head in heads)
+        body = ObservationBody(self.tick, seen, prices, *keeper.hearing.seen())
         return sign_observation(
             self.committee, keeper.signer, self.tick, body.roots(), observation.encode(body)
         )
