@@ -177,8 +177,8 @@ class AgreementService:
             raise RemoteFault(text, Reason.MALFORMED, "unknown channel")
         message = decode(body, text)
         sender = self._core.committee.index_of_peer(item.peer)
-        if sender is None:
-            raise RemoteFault(text, Reason.NOT_A_MEMBER)
+        if sender is None:  # the gate let it in: a member of the epoch before or after
+            return self._ignored(item.peer)
         if isinstance(message, Vote) and message.signer == sender:
             self._note_lateness(item, message)
         return self._core.receive(sender, message, self._clock())
@@ -189,11 +189,18 @@ class AgreementService:
         committee = self._core.committee
         if not isinstance(message, SignedObservation):
             raise RemoteFault(text, Reason.MALFORMED, "not an observation")
-        if message.signer != committee.index_of_peer(item.peer):
+        sender = committee.index_of_peer(item.peer)
+        if sender is None:
+            return self._ignored(item.peer)
+        if message.signer != sender:
             raise RemoteFault(text, Reason.NOT_A_MEMBER, "another keeper's observation")
         if not self._accept(message):
             raise RemoteFault(text, Reason.WRONG_OBSERVATIONS)
         return self._core.observe(message, self._clock())
+
+    def _ignored(self, peer: bytes) -> Sequence[Effect]:
+        self._network.report(peer, Ignore(Reason.NOT_A_MEMBER))
+        return ()
 
     def _note_lateness(self, item: Inbound, vote: Vote) -> None:
         key = (vote.view, int(vote.kind))

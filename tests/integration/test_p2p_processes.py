@@ -88,6 +88,9 @@ def test_partition_of_two_against_two_heals_into_one_chain(four: Fleet) -> None:
     assert four.top() <= cut_at + 1, "two of four cannot decide"
     for index in range(4):
         four.order("tell", index, [0, 1, 2, 3])
-    four.until(lambda: four.meshed(0, 1, 2, 3), 15)
+    healed = time.monotonic()
+    four.until(lambda: four.meshed(0, 1, 2, 3), 30)
+    took = time.monotonic() - healed
+    assert took <= 5.0 * four.crowding.factor, f"addresses are exchanged at once, not in {took} s"
     four.until(lambda: four.reached(cut_at + 3, 0, 1, 2, 3, 4), 30)
     four.check_one_chain()

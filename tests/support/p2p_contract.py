@@ -286,6 +286,19 @@ async def who_loses_its_place_is_cut_off_at_once(cluster: Cluster) -> None:
     assert empty(nodes[2])
 
 
+async def who_has_not_heard_yet_is_not_punished(cluster: Cluster) -> None:
+    nodes = await cluster.committee(3)
+    nodes[0].allow(ids(0, 1), frozenset())
+    gate, peer = nodes[0].gate, id_of(2)
+    with trio.fail_after(PATIENCE_S):
+        while dict(gate.scores.drops(peer)).get(Reason.NOT_A_MEMBER, 0) < 6:
+            nodes[2].publish(Topic.OBSERVATIONS, b"of a member that was")
+            nodes[2].broadcast(b"a vote of a member that was")
+            await trio.sleep(0.05)
+    assert gate.scores.standing(peer, gate.clock()) is Standing.GOOD
+    assert empty(nodes[0])
+
+
 async def frames_over_the_limit_never_leave(cluster: Cluster) -> None:
     nodes = await cluster.committee(2)
     with pytest.raises(LocalError, match="over the limit"):
@@ -366,6 +379,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     who_is_bonded_may_gossip_but_not_vote,
     a_stranger_may_follow_but_not_speak,
     who_loses_its_place_is_cut_off_at_once,
+    who_has_not_heard_yet_is_not_punished,
     frames_over_the_limit_never_leave,
     an_oversize_frame_costs_its_sender,
     a_flood_is_cut_off_and_others_are_heard,
