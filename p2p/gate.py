@@ -159,7 +159,7 @@ class Gate:
         self._denied.labels(reason.value).inc()
 
     def not_a_member(self, peer: bytes) -> Verdict:
-        """Return what a consensus frame of somebody who is no member says about it."""
+        """Return what it says about somebody that it speaks where only keepers may."""
         if peer in self.former:
             return Ignore(Reason.NOT_A_MEMBER)
         return Reject(Reason.NOT_A_MEMBER)

@@ -217,8 +217,7 @@ class GuardedPubsub(Pubsub):
             return
         if gate.role(origin) is Role.FOLLOWER:
             own = origin == peer
-            verdict = Reject(Reason.NOT_A_MEMBER) if own else Ignore(Reason.NOT_A_MEMBER)
-            gate.report(peer, verdict)
+            gate.report(peer, gate.not_a_member(peer) if own else Ignore(Reason.NOT_A_MEMBER))
             return
         if not is_signed_by(origin, signed_bytes(message), message.signature):
             gate.report(peer, Reject(Reason.BAD_SIGNATURE))

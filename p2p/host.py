@@ -120,6 +120,7 @@ class Libp2pNetwork:
         self._outbox: deque[tuple[str, bytes]] = deque()
         self._published = trio.Event()
         self._admission = trio.Event()
+        self._changed = trio.Event()
         self._hang_ups: trio.MemorySendChannel[bytes] | None = None
         self._awaited: dict[bytes, trio.Event] = {}
         self._host: IHost | None = None
@@ -267,6 +268,8 @@ class Libp2pNetwork:
             self._hang_up(peer)
         self.book.keep_only(self.gate.committee | self.gate.bonded | {self.me})
         self._admission.set()
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
 
     def _cut(self, peer: bytes, reason: Reason) -> None:
         log.warning("peer_cut_off", peer=peer_id_text(peer), reason=reason.value)
@@ -483,7 +486,9 @@ class Libp2pNetwork:
             except RemoteFault as fault:
                 if fault.reason is Reason.MALFORMED:
                     self.gate.report(link.peer, Reject(fault.reason))
-            await trio.sleep(EXCHANGE_S if self._knows_committee() else EXCHANGE_FIRST_S)
+            pause = EXCHANGE_S if self._knows_committee() else EXCHANGE_FIRST_S
+            with trio.move_on_after(pause):
+                await self._changed.wait()  # there may be members whose address nobody told us
 
     # verdicts
 

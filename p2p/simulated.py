@@ -196,7 +196,7 @@ class SimulatedNetwork:
             if node is None or not node.admitted(self.me):
                 return
             if node.gate.role(self.me) is Role.FOLLOWER:
-                node.gate.report(self.me, Reject(Reason.NOT_A_MEMBER))
+                node.gate.report(self.me, node.gate.not_a_member(self.me))
                 return
             node.gate.take(
                 self.me, topic, frame, Instant(trio.current_time()), node.limits.gossip_bytes

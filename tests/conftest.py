@@ -19,7 +19,7 @@ __all__ = ["anvil_binary", "golden"]
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("same")
 
-CROWDED = ("integration/hostile", "test_p2p_processes", "test_p2p_guards", "test_policy_host")
+CROWDED = ("integration/hostile", "test_p2p_processes", "test_policy_host")
 TRIES = 3
 
 _GOLDEN = Path(__file__).parent / "vectors" / "golden"

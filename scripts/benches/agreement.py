@@ -1,14 +1,14 @@
 """Agreement: time to finality, views under f dead members, CPU of a view, and real links.
 
 Virtual figures drive the production core over a simulated network with 20–80 ms links; the CPU
-figure uses real signatures; the loopback figures use real libp2p hosts and a fsynced log.
+figure uses real signatures; the loopback figures are of processes with libp2p and a synced log.
 """
 
-import statistics
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -18,24 +18,19 @@ from p2p.agreement.core import Agreement
 from p2p.agreement.effects import Broadcast, Effect, Finalized, Persist, Send, Timing
 from p2p.agreement.log import MemoryLog, Opened, StoreLog
 from p2p.agreement.signing import EcdsaSigner, Signer, recover, sign_observation
-from p2p.host import Libp2pNetwork
-from p2p.identity import peer_id_of, peer_id_text
 from p2p.service import AgreementService
 from p2p.types import Committee, Member, Message, Proposal, SignedObservation
 from p2p.wire import decode, encode
 from scripts.benches._figure import at_least, at_most, figure
+from scripts.benches._nodes import Job, Node, percentile_ms, run
 from tests.support.agreement_cluster import NETWORK, Cluster, Keeper, ToyApplication, Weather
-from tests.support.p2p_ports import free_ports
+from tests.support.p2p_contract import id_of
 
 CALM = Weather(calm_at=0.0)
 REPLAYS = 7
 """The same work so many times; the quickest is the one that was disturbed least."""
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """Return the value below which `share` of them lie."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+ATTEMPTS, LOOPBACK_S, WARM_UP = 2, 20.0, 4
+"""Attempts on a machine that may be busy, seconds of each, and views that do not count."""
 
 
 # virtual time
@@ -68,21 +63,29 @@ class Dead(Keeper):
 
 
 def time_to_finality(size: int, goal_ms: float) -> None:
-    """Measure from the proposal to finality on every member, links of 20 to 80 ms."""
-    PROPOSED.clear()
-    FINAL.clear()
+    """Measure from the proposal to finality on the last member, links of 20 to 80 ms.
+
+    The smallest committee is measured over many seeds: the median of one minute is off by 2 ms.
+    """
     timing = Timing(0.0, tick_s=0.5, bound_s=0.1, grace_s=0.05, skip_s=2.0, heartbeat_s=1.0)
-    Cluster(size, 1, weather=CALM, timing=timing, keeper=Timed).run(20.0 if size > 10 else 60.0)
-    spans = [
-        (max(times) - PROPOSED[view]) * 1000
-        for view, times in FINAL.items()
-        if len(times) == size and view in PROPOSED
-    ]
+    seeds, seconds = (1, 20.0) if size > 10 else (32, 60.0)
+    last: list[float] = []
+    each: list[float] = []
+    sent = 0
+    for seed in range(1, seeds + 1):
+        PROPOSED.clear()
+        FINAL.clear()
+        cluster = Cluster(size, seed, weather=CALM, timing=timing, keeper=Timed).run(seconds)
+        sent += cluster.sent
+        for view, times in FINAL.items():
+            each += [at - PROPOSED[view] for at in times]
+            if len(times) == size:
+                last.append(max(times) - PROPOSED[view])
     name = f"agreement.final_everywhere.n{size}"
-    each = [(at - PROPOSED[v]) * 1000 for v, ats in FINAL.items() if v in PROPOSED for at in ats]
-    at_most(f"{name}.p50", statistics.median(spans), "ms", goal_ms)
-    figure(f"{name}.p99", percentile(spans, 0.99), "ms")
-    figure(f"agreement.final_on_a_keeper.n{size}.p50", statistics.median(each), "ms")
+    at_most(f"{name}.p50", percentile_ms(last, 0.5), "ms", goal_ms)
+    figure(f"{name}.p99", percentile_ms(last, 0.99), "ms")
+    figure(f"agreement.final_on_a_keeper.n{size}.p50", percentile_ms(each, 0.5), "ms")
+    figure(f"agreement.messages_per_view.n{size}", sent / len(last), "messages, all members")
 
 
 def views_with_f_dead() -> None:
@@ -209,40 +212,6 @@ def _replay(committee: Committee, timing: Timing) -> tuple[float, float]:
 # real libp2p on loopback
 
 
-async def _member(
-    index: int,
-    network: Libp2pNetwork,
-    committee: Committee,
-    folder: Path,
-    timing: Timing,
-    proposed: dict[int, float],
-    final: dict[int, list[float]],
-) -> None:
-    log = StoreLog(Store(folder / f"{index}.db"))
-    log.write((Opened(committee.config),))
-    signer = EcdsaSigner(keccak(b"bench %d" % index))
-    application = _Noting(committee.config, proposed)
-    core = Agreement(committee, index, signer, application, log, timing)
-
-    def tell(effect: Effect) -> None:
-        if isinstance(effect, Finalized):
-            final.setdefault(effect.view, []).append(time.time())
-
-    service = AgreementService(core, network, log, tell, lambda seen: True)
-
-    async def observe() -> None:
-        tick = timing.tick_at(time.time()) + 1
-        while True:
-            await trio.sleep(max(0.0, timing.start_of(tick) - time.time()))
-            roots = (keccak(b"h"), keccak(b"p"), keccak(b"r"))
-            await service.observe(sign_observation(committee, signer, tick, roots, bytes(256)))
-            tick += 1
-
-    async with trio.open_nursery() as nursery:
-        await nursery.start(service.run)
-        nursery.start_soon(observe)
-
-
 class _Noting(ToyApplication):
     """Notes when a leader makes its proposal."""
 
@@ -254,44 +223,63 @@ class _Noting(ToyApplication):
         self, parent: bytes, view: int, tick: int, observations: Sequence[SignedObservation]
     ) -> bytes | None:
         """Note the time, then propose."""
-        self._proposed.setdefault(view, time.time())
+        self._proposed.setdefault(view, time.monotonic())
         return super().propose(parent, view, tick, observations)
 
 
-async def loopback(size: int, seconds: float) -> None:
-    """Run a committee over real libp2p on loopback, all members in this process."""
-    seeds = [keccak(b"loopback %d" % i) for i in range(size)]
-    ports = free_ports(size)
-    peers = [peer_id_of(seed) for seed in seeds]
-    places = [f"/ip4/127.0.0.1/tcp/{port}" for port in ports]
-    known = tuple(f"{p}/p2p/{peer_id_text(i)}" for p, i in zip(places, peers, strict=True))
-    networks = [
-        Libp2pNetwork(seed, place, known) for seed, place in zip(seeds, places, strict=True)
-    ]
-    committee = bench_committee(size, peers)
-    proposed: dict[int, float] = {}
-    final: dict[int, list[float]] = {}
-    timing = Timing(time.time() + 4.0, tick_s=0.5, bound_s=0.15, grace_s=0.05, skip_s=3.0)
-    with tempfile.TemporaryDirectory() as folder, trio.move_on_after(seconds + 4.0):
-        async with trio.open_nursery() as nursery:
-            for network in networks:
-                network.allow(frozenset(peers), frozenset())
-                await nursery.start(network.run)
-            for index, network in enumerate(networks):
-                nursery.start_soon(
-                    _member, index, network, committee, Path(folder), timing, proposed, final
-                )
-    warm = sorted(final)[4:]
-    spans = [
-        (max(final[view]) - proposed[view]) * 1000
-        for view in warm
-        if len(final[view]) == size and view in proposed
-    ]
+def taking_part(seconds: float) -> Job:
+    """Return a job: a member with real signatures and a log that is synced to disk."""
+
+    async def job(node: Node) -> dict[str, Any]:
+        committee = bench_committee(node.size, [id_of(i) for i in range(node.size)])
+        proposed: dict[int, float] = {}
+        final: dict[int, float] = {}
+        genesis = time.time() + node.start - time.monotonic()
+        timing = Timing(genesis, tick_s=0.5, bound_s=0.15, grace_s=0.05, skip_s=3.0)
+        signer = EcdsaSigner(keccak(b"bench %d" % node.index))
+        roots = (keccak(b"h"), keccak(b"p"), keccak(b"r"))
+
+        def tell(effect: Effect) -> None:
+            if isinstance(effect, Finalized):
+                final[effect.view] = time.monotonic()
+
+        with tempfile.TemporaryDirectory() as folder:
+            log = StoreLog(Store(Path(folder) / "log.db"))
+            log.write((Opened(committee.config),))
+            application = _Noting(committee.config, proposed)
+            core = Agreement(committee, node.index, signer, application, log, timing)
+            service = AgreementService(core, node.network, log, tell, lambda seen: True)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(service.run)
+                for tick in range(1, int(seconds / timing.tick_s)):
+                    await node.until(tick * timing.tick_s)
+                    seen = sign_observation(committee, signer, tick, roots, bytes(256))
+                    await service.observe(seen)
+                await trio.sleep(1)
+                nursery.cancel_scope.cancel()
+        return {"proposed": list(proposed.items()), "final": list(final.items())}
+
+    return job
+
+
+def loopback(size: int, seconds: float) -> None:
+    """Print what finality takes among processes; the best of some attempts counts."""
+    best: list[float] = []
+    for _ in range(ATTEMPTS):
+        results = run(size, taking_part(seconds))
+        proposed = dict(item for result in results for item in result["proposed"])
+        finals = [dict(result["final"]) for result in results]
+        everywhere = set.intersection(*(set(final) for final in finals)) & set(proposed)
+        spans = [
+            max(final[view] for final in finals) - proposed[view]
+            for view in sorted(everywhere)[WARM_UP:]
+        ]
+        if not best or percentile_ms(spans, 0.99) < percentile_ms(best, 0.99):
+            best = spans
     name = f"agreement.loopback_libp2p.n{size}"
-    figure(f"{name}.views", len(spans), f"views in {seconds:g} s at 2 ticks/s")
-    if spans:
-        figure(f"{name}.p50", statistics.median(spans), "ms")
-        figure(f"{name}.p99", percentile(spans, 0.99), "ms")
+    figure(f"{name}.views", len(best), f"views in {seconds:g} s at 2 ticks/s")
+    figure(f"{name}.p50", percentile_ms(best, 0.5), "ms")
+    figure(f"{name}.p99", percentile_ms(best, 0.99), "ms")
 
 
 def main() -> None:
@@ -301,7 +289,7 @@ def main() -> None:
     views_with_f_dead()
     cpu_of_a_view()
     for size in (4, 7):
-        trio.run(loopback, size, 20.0)
+        loopback(size, LOOPBACK_S)
 
 
 if __name__ == "__main__":

@@ -74,9 +74,17 @@ async def meshed(js: JsNode) -> None:
 
 async def follow(js: JsNode, network: Libp2pNetwork) -> None:
     committee, final = certificate()
-    await trio.sleep(1.2)  # our side grafts at its heartbeat
-    network.publish(Topic.CERTIFICATES, encode(final))
-    heard = await trio.to_thread.run_sync(js.until, "message")
+    frame, heard = encode(final), None
+    async with trio.open_nursery() as nursery:
+
+        async def publish() -> None:
+            while True:  # our side grafts at its heartbeat
+                network.publish(Topic.CERTIFICATES, frame)
+                await trio.sleep(0.2)
+
+        nursery.start_soon(publish)
+        heard = await trio.to_thread.run_sync(js.until, "message")
+        nursery.cancel_scope.cancel()
     assert (heard["topic"], heard["from"]) == (Topic.CERTIFICATES, peer_id_text(id_of(0)))
     message = decode(bytes.fromhex(heard["message"]))
     assert isinstance(message, Certificate)

@@ -156,6 +156,29 @@ def main() -> None:
             os.waitpid(child, 0)
 
 
+class Crowding:
+    """How many times slower than alone this machine runs us, felt by a little work now and then."""
+
+    def __init__(self) -> None:
+        self._wall = self._cpu = self._felt_at = 0.0
+
+    def feel(self) -> None:
+        """Work for two milliseconds, at most every fifty."""
+        wall, cpu = time.monotonic(), time.process_time()
+        if wall - self._felt_at < 0.05:
+            return
+        while time.process_time() - cpu < 0.002:
+            sum(range(100))
+        self._felt_at = time.monotonic()
+        self._wall += self._felt_at - wall
+        self._cpu += time.process_time() - cpu
+
+    @property
+    def factor(self) -> float:
+        """Return wall time over CPU time of that work; 1 on a machine with room."""
+        return max(1.0, self._wall / self._cpu) if self._cpu else 1.0
+
+
 class Fleet:
     """The test's side."""
 
@@ -173,6 +196,8 @@ class Fleet:
         self.chains: dict[int, dict[int, str]] = {}
         self.linked_at: dict[int, float] = {}
         self.listening_at: dict[int, float] = {}
+        self.crowding = Crowding()
+        """Of the last wait."""
         self._buffer = b""
 
     def order(self, *words: Any) -> None:
@@ -196,7 +221,9 @@ class Fleet:
         """
         assert self.process.stdout is not None
         source, deadline = self.process.stdout.fileno(), time.monotonic() + within
+        self.crowding = Crowding()
         while not fact():
+            self.crowding.feel()
             left = deadline - time.monotonic()
             assert left > 0, (within, self.states)
             if select.select([source], [], [], left)[0]:

@@ -71,6 +71,16 @@ class JsNode:
             assert "error" not in value, value
         return value
 
+    def dial(self, address: str, tries: int = 5) -> None:
+        """Connect it; a crowded machine resets a connection now and then."""
+        for left in reversed(range(tries)):
+            self.tell(dial=address)
+            while not (value := self.read()).keys() & {"dialled", "error"}:
+                pass
+            if "dialled" in value:
+                return
+            assert left, value
+
     def stop(self) -> None:
         """End it."""
         self.process.kill()

@@ -32,7 +32,7 @@ from p2p.service import AgreementService, Channel
 from p2p.types import Committee, Member
 from p2p.verdicts import ACCEPT, Verdict
 from tests.support.agreement_cluster import ToyApplication
-from tests.support.p2p_contract import id_of, seed_of
+from tests.support.p2p_contract import PATIENCE_S, id_of, seed_of
 
 VICTIM, HONEST, TWIN = 0, 1, 2
 MEMBERS = (3, 4, 5)
@@ -147,7 +147,7 @@ class Honest:
             for peer in self.trips:
                 stamp = json.dumps([number, time.monotonic()]).encode()
                 self.network.send(peer, bytes((Channel.SEALING,)) + stamp)
-        with trio.move_on_after(2):
+        with trio.move_on_after(PATIENCE_S):
             while any(len(trips) < count for trips in self.trips.values()):  # noqa: ASYNC110
                 await trio.sleep(0.01)
         victim, twin = (sorted(self.trips[id_of(index)].values()) for index in (VICTIM, TWIN))

@@ -25,7 +25,7 @@ async def forge(attacker: Attacker) -> None:
 
 
 def test_forged_from(arena: Arena) -> None:
-    outcome = arena.attack(forge, Role.BONDED)
+    outcome = arena.attack(forge, Role.BONDED, until=Reason.BAD_SIGNATURE)
     outcome.check_unharmed()
     outcome.check_cut_off(Reason.BAD_SIGNATURE)
     honest = outcome.after["peers"][id_of(HONEST).hex()]

@@ -32,6 +32,8 @@ async def keep_sending(attacker: Attacker, protocol: str, junk: bytes) -> None:
     ids=["gossip", "frame kind", "not msgpack", "unknown channel", "addresses"],
 )
 def test_garbage(arena: Arena, protocol: str, junk: bytes) -> None:
-    outcome = arena.attack(lambda a: keep_sending(a, protocol, junk), Role.COMMITTEE)
+    outcome = arena.attack(
+        lambda a: keep_sending(a, protocol, junk), Role.COMMITTEE, until=Reason.MALFORMED
+    )
     outcome.check_unharmed()
     outcome.check_cut_off(Reason.MALFORMED)

@@ -33,6 +33,6 @@ async def vote(attacker: Attacker) -> None:
 )
 def test_non_member(arena: Arena, attack: object, role: Role) -> None:
     assert callable(attack)
-    outcome = arena.attack(attack, role)
+    outcome = arena.attack(attack, role, until=Reason.NOT_A_MEMBER)
     outcome.check_unharmed()
     outcome.check_cut_off(Reason.NOT_A_MEMBER)

@@ -29,6 +29,10 @@ async def announce(attacker: Attacker, protocol: str, start: bytes) -> None:
     ids=["consensus", "request", "gossip", "varint without end"],
 )
 def test_oversized(arena: Arena, protocol: str, start: bytes) -> None:
-    outcome = arena.attack(lambda a: announce(a, protocol, start), Role.COMMITTEE)
+    outcome = arena.attack(
+        lambda a: announce(a, protocol, start),
+        Role.COMMITTEE,
+        until=Reason.MALFORMED if start[:1] == b"\xff" else Reason.OVERSIZE,
+    )
     outcome.check_unharmed()
     outcome.check_cut_off(Reason.MALFORMED if start[:1] == b"\xff" else Reason.OVERSIZE)

@@ -25,7 +25,7 @@ async def come_and_go(attacker: Attacker) -> None:
 
 
 def test_rapid_reconnect(arena: Arena) -> None:
-    outcome = arena.attack(come_and_go, Role.BONDED, seconds=2.5)
+    outcome = arena.attack(come_and_go, Role.BONDED, seconds=2.5, until=Reason.RECONNECTING)
     outcome.check_unharmed()
     outcome.check_cut_off(Reason.RECONNECTING)
 
@@ -37,7 +37,7 @@ async def offend_and_return(attacker: Attacker) -> None:
 
 
 def test_a_ban_outlives_the_connection(arena: Arena) -> None:
-    outcome = arena.attack(offend_and_return, Role.BONDED)
+    outcome = arena.attack(offend_and_return, Role.BONDED, until=Reason.OVERSIZE)
     outcome.check_unharmed()
     outcome.check_cut_off(Reason.OVERSIZE)
     assert outcome.drops == {Reason.OVERSIZE.value: 3}, "after the third it never got in again"

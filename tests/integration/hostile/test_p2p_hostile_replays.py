@@ -24,7 +24,7 @@ def test_replayed_gossip(arena: Arena) -> None:
     async def attack(attacker: Attacker) -> None:
         await replay(attacker, MESHSUB, gossip(attacker.seed, Topic.BIDS, b"again", 1))
 
-    outcome = arena.attack(attack, Role.BONDED)
+    outcome = arena.attack(attack, Role.BONDED, until=Reason.RATE_LIMITED)
     outcome.check_unharmed()
     outcome.check_cut_off(Reason.RATE_LIMITED)
 

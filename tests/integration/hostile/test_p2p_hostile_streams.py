@@ -36,7 +36,9 @@ async def raw_flood(attacker: Attacker, kind: int, flag: int) -> None:
     ids=["streams", "pings", "frames of no stream"],
 )
 def test_flood_of_frames(arena: Arena, kind: int, flag: int) -> None:
-    outcome = arena.attack(lambda a: raw_flood(a, kind, flag), Role.BONDED)
+    outcome = arena.attack(
+        lambda a: raw_flood(a, kind, flag), Role.BONDED, until=Reason.RATE_LIMITED
+    )
     outcome.check_unharmed()
     outcome.check_cut_off(Reason.RATE_LIMITED)
 
@@ -53,7 +55,7 @@ async def many_streams(attacker: Attacker) -> None:
 
 
 def test_flood_of_negotiated_streams(arena: Arena) -> None:
-    outcome = arena.attack(many_streams, Role.BONDED)
+    outcome = arena.attack(many_streams, Role.BONDED, until=Reason.RATE_LIMITED)
     outcome.check_unharmed()
     assert outcome.drops.get(Reason.RATE_LIMITED.value), outcome.drops
 
@@ -67,6 +69,6 @@ async def beyond_the_window(attacker: Attacker) -> None:
 
 
 def test_data_beyond_the_window(arena: Arena) -> None:
-    outcome = arena.attack(beyond_the_window, Role.BONDED)
+    outcome = arena.attack(beyond_the_window, Role.BONDED, until=Reason.OVERSIZE)
     outcome.check_unharmed()
     assert outcome.drops.get(Reason.OVERSIZE.value), outcome.drops

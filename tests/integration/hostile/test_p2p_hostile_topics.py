@@ -24,7 +24,7 @@ async def subscribe(attacker: Attacker) -> None:
 
 
 def test_thousands_of_subscriptions(arena: Arena) -> None:
-    outcome = arena.attack(subscribe, Role.BONDED)
+    outcome = arena.attack(subscribe, Role.BONDED, until=Reason.OVERSIZE)
     outcome.check_unharmed()
     outcome.check_cut_off(Reason.OVERSIZE)
 
@@ -37,6 +37,6 @@ async def publish(attacker: Attacker) -> None:
 
 
 def test_thousands_of_topics(arena: Arena) -> None:
-    outcome = arena.attack(publish, Role.BONDED)
+    outcome = arena.attack(publish, Role.BONDED, until=Reason.MALFORMED)
     outcome.check_unharmed()
     outcome.check_cut_off(Reason.MALFORMED)

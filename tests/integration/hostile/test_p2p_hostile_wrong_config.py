@@ -33,6 +33,6 @@ async def wrong_config(attacker: Attacker) -> None:
 
 
 def test_wrong_config(arena: Arena) -> None:
-    outcome = arena.attack_as_member(wrong_config)
+    outcome = arena.attack_as_member(wrong_config, until=Reason.WRONG_CONFIG)
     outcome.check_unharmed()
     outcome.check_cut_off(Reason.WRONG_CONFIG)
