@@ -13,7 +13,7 @@ earned. Same record, same policy, same settings: same report, byte for byte.
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,9 +78,10 @@ class Score:
     curves: dict[str, list[int]] = field(default_factory=dict)
 
     def table(self) -> dict[str, Any]:
-        """Return the numbers without the curves."""
+        """Return the numbers that follow from record, policy and settings: no curve, no time."""
         row = asdict(self)
-        del row["curves"]
+        for name in ("curves", "decide_p50_us", "decide_p99_us"):
+            del row[name]
         return row
 
 
@@ -202,13 +203,11 @@ class _Bench:
 
     def finish(self) -> Score:
         """Close the books and return the score."""
-        score, times = self.score, sorted(self.times_us)
+        score, times = self.score, self.times_us
         score.bad_debt = self.world.bad_debt
         score.regret = self._regret()
         score.decisions_hash = self._hash.hexdigest()
-        if times:
-            score.decide_p50_us = times[len(times) // 2]
-            score.decide_p99_us = times[min(len(times) - 1, len(times) * 99 // 100)]
+        score.decide_p50_us, score.decide_p99_us = quantile(times, 50), quantile(times, 99)
         return score
 
 
@@ -269,6 +268,12 @@ async def run_policy(
         await child.close()
     bench.sample()
     return bench.finish()
+
+
+def quantile(times: Sequence[int], percent: int) -> int:
+    """Return a quantile of times by nearest rank; 0 where there are none."""
+    ranked = sorted(times)
+    return ranked[min(len(ranked) - 1, len(ranked) * percent // 100)] if ranked else 0
 
 
 def count_ticks(path: Path | str) -> int:

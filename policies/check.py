@@ -25,7 +25,9 @@ import msgspec
 import trio
 
 from policies import api
+from policies.backtest import quantile
 from policies.child import Child, PolicyFault, PolicySpec
+from policies.discover import body_of
 from policies.record import decisions_bytes
 
 PATIENCE_S = 5.0
@@ -214,9 +216,7 @@ def clocks_in(source: str) -> list[str]:
 
 def schema_gaps(schema: dict[str, Any]) -> list[str]:
     """Return fields of a configuration schema that lack a description or a default."""
-    body = schema
-    if "$ref" in schema:
-        body = schema["$defs"][schema["$ref"].rpartition("/")[2]]
+    body = body_of(schema)
     gaps = [f"{name} has no default" for name in body.get("required", [])]
     for name, entry in body.get("properties", {}).items():
         if "description" not in entry:
@@ -321,7 +321,7 @@ async def check_policy(
     async def quick() -> str:
         ready = reference[0].ready
         budget_ms = spec.budget_ms or (ready.budget_ms if ready else 50)
-        p99 = _quantile(_least(times), 99)
+        p99 = quantile(_least(times), 99)
         return f"p99 {p99} µs of a budget of {budget_ms} ms" if p99 > budget_ms * 1000 else ""
 
     await checker.judge("contract", runs, f"answered {len(views)} views")
@@ -339,8 +339,8 @@ async def check_policy(
         spec.name,
         len(views),
         tuple(checker.findings),
-        _quantile(_least(times), 50),
-        _quantile(_least(times), 99),
+        quantile(_least(times), 50),
+        quantile(_least(times), 99),
         boot_ms,
     )
 
@@ -356,10 +356,3 @@ def _at(views: Sequence[api.MarketView], index: int | None) -> str:
 def _least(runs: Sequence[Sequence[int]]) -> list[int]:
     """Return each view's least time over equal runs: what the policy takes, not the machine."""
     return [min(times) for times in zip(*runs, strict=True)]
-
-
-def _quantile(times: Sequence[int], percent: int) -> int:
-    if not times:
-        return 0
-    ranked = sorted(times)
-    return ranked[min(len(ranked) - 1, len(ranked) * percent // 100)]

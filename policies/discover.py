@@ -110,3 +110,17 @@ def describe(target: str) -> dict[str, Any]:
         raise PolicyFault("boot", last[0] if last else f"exit status {done.returncode}")
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+def fields_of(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a configuration schema's fields: name → default, range, description, updatable."""
+    found: Mapping[str, Any] = body_of(schema).get("properties", {})
+    return found
+
+
+def body_of(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the object a schema describes, behind its reference."""
+    if "$ref" not in schema:
+        return schema
+    found: Mapping[str, Any] = schema["$defs"][schema["$ref"].rpartition("/")[2]]
+    return found

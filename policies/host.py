@@ -61,12 +61,15 @@ class PolicyHost:
     fall-back decision; the state handed to a child is the one of the last accepted answer.
     """
 
-    def __init__(self, spec: PolicySpec, fallback: api.Policy | None = None) -> None:
+    def __init__(
+        self, spec: PolicySpec, fallback: api.Policy | None = None, state: bytes = b""
+    ) -> None:
         """Prepare a host; nothing starts before `run`.
 
         Args:
             spec: the policy.
             fallback: safe built-in that decides in this process meanwhile; it must be quick.
+            state: what an earlier life of this policy ended with.
         """
         self.spec = spec
         self.faults: Counter[str] = Counter()
@@ -75,7 +78,7 @@ class PolicyHost:
         self.last_fault = ""
         self._fallback: api.Policy = Observer() if fallback is None else fallback
         self._fallback_state = b""
-        self._state = b""
+        self._state = state
         self._child: Child | None = None
         self._nursery: trio.Nursery | None = None
         self._encode = api.encoder().encode
@@ -89,6 +92,11 @@ class PolicyHost:
     def child(self) -> Child | None:
         """The running child, if any."""
         return self._child
+
+    @property
+    def state(self) -> bytes:
+        """The state that the next view is decided with."""
+        return self._state
 
     @property
     def prints(self) -> bytes:
@@ -172,7 +180,10 @@ class PolicyHost:
         if now < self._quiet_until:
             why = "circuit broken" if self.broken else "backing off"
             raise PolicyFault("quiet", f"{why} after {self.last_fault}")
-        body = self._encode(api.Request(view, self._state))
+        try:
+            body = self._encode(api.Request(view, self._state))
+        except OverflowError as error:  # a chain's number, not the policy's fault
+            raise PolicyFault("oversize", f"the view does not fit a frame: {error}") from error
         try:
             if self._child is None:
                 await self._start()

@@ -43,9 +43,15 @@ class Sealed(msgspec.Struct, frozen=True, tag="sealed"):
 
 
 class Viewed(msgspec.Struct, frozen=True, tag="viewed"):
-    """What the policy was shown."""
+    """What the policy was shown; `desk` names the venue, and is empty for the network's tasks.
+
+    `state` is what the policy carried into this view where that does not follow from the decisions
+    before it in this file: at the file's first view, and at a node's.
+    """
 
     view: MarketView
+    desk: str = ""
+    state: bytes | None = None
 
 
 class Decided(msgspec.Struct, frozen=True, tag="decided"):
@@ -58,14 +64,16 @@ class Decided(msgspec.Struct, frozen=True, tag="decided"):
     state_hash: bytes
     fault: str = ""
     elapsed_us: int = 0
+    desk: str = ""
 
 
 class Bid(msgspec.Struct, frozen=True, tag="bid"):
-    """A bid this keeper revealed."""
+    """A bid that was revealed, and by whom; an empty bidder is the keeper that wrote the record."""
 
     view: int
     task: bytes
     price: int
+    bidder: bytes = b""
 
 
 class Awarded(msgspec.Struct, frozen=True, tag="awarded"):
@@ -78,7 +86,7 @@ class Awarded(msgspec.Struct, frozen=True, tag="awarded"):
 
 
 class Sent(msgspec.Struct, frozen=True, tag="sent"):
-    """A transaction: written before it goes out."""
+    """A transaction that carried a step; the executor's ledger knew it before it went out."""
 
     task: bytes
     step: str
@@ -87,7 +95,7 @@ class Sent(msgspec.Struct, frozen=True, tag="sent"):
 
 
 class Received(msgspec.Struct, frozen=True, tag="received"):
-    """Its receipt; `predicted` and `realised` are µUSD after every cost."""
+    """Its receipt; `predicted` and `realised` are µUSD after every cost, in a task's last one."""
 
     task: bytes
     step: str
@@ -256,6 +264,11 @@ class RecordWriter:
         self._file.write(_length(len(body)) + body + self._link)
         self._file.flush()
 
+    @property
+    def size(self) -> int:
+        """Bytes written so far, those of an opened record included."""
+        return self._file.tell()
+
     def sync(self) -> None:
         """Wait until everything written is on disk."""
         os.fsync(self._file.fileno())
@@ -292,14 +305,21 @@ class RecordFolder:
             max_bytes: a longer record is followed by a new one.
             keep: how many are kept, the open one included.
 
-        Raises:
-            RecordError: the newest record is damaged before its end.
+        A newest record that is damaged before its end is left as it is, for whoever wants to look
+        at it, and a new one begun: `damaged` says what is wrong with it.
         """
         self.folder, self._head = Path(folder), dict(head)
         self._max_bytes, self._keep = max_bytes, keep
+        self.damaged = ""
+        self._begun: set[str] = set()
         self.folder.mkdir(parents=True, exist_ok=True)
         files = self.files()
-        self._writer = RecordWriter(files[-1] if files else self._next(0), self._head)
+        newest = files[-1] if files else self._next(0)
+        try:
+            self._writer = RecordWriter(newest, self._head)
+        except RecordError as error:
+            self.damaged = str(error)
+            self._writer = RecordWriter(self._next(_number(newest)), self._head)
 
     def files(self) -> list[Path]:
         """Return the records, oldest first."""
@@ -310,17 +330,25 @@ class RecordFolder:
 
     def append(self, entry: Entry) -> None:
         """Write one entry; start a new record first when this one is long enough."""
-        if self._writer.path.stat().st_size >= self._max_bytes:
+        if self._writer.size >= self._max_bytes:
             self._writer.close()
-            number = int(self._writer.path.stem.rpartition("-")[2])
-            self._writer = RecordWriter(self._next(number), self._head)
+            self._writer = RecordWriter(self._next(_number(self._writer.path)), self._head)
+            self._begun.clear()
             for old in self.files()[: -self._keep]:
                 old.unlink()
+        if isinstance(entry, Viewed):
+            if entry.desk in self._begun:
+                entry = msgspec.structs.replace(entry, state=None)
+            self._begun.add(entry.desk)
         self._writer.append(entry)
 
     def close(self) -> None:
         """Close the open record; a second call does nothing."""
         self._writer.close()
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])
 
 
 def views_of(path: Path | str) -> Iterator[MarketView]:

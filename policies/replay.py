@@ -5,6 +5,7 @@ a fresh child; `compare` follows a record that a node is writing and sets a poli
 nothing beside the keeper that won.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,36 +91,42 @@ def story_of(path: Path, task: bytes) -> Story:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """How a second run of the same policy over the same views went."""
+    """How a second run of the same policy over the same views went.
+
+    `digest` hashes every decision of the second run: equal digests are equal decisions.
+    """
 
     views: int
     different: tuple[int, ...]
+    digest: str = ""
 
 
-async def replay(spec: PolicySpec, path: Path) -> Replay:
+async def replay(spec: PolicySpec, path: Path, desk: str = "") -> Replay:
     """Return whether a policy decides on a record's views as it did.
 
-    Views that the fall-back answered are shown but not compared.
+    Views that the fall-back answered are not shown: the policy never saw them, nor did its state.
 
     Raises:
         PolicyFault: it broke its contract.
         RecordError: the record is damaged.
     """
     different: list[int] = []
-    count = 0
+    digest, count = hashlib.blake2b(digest_size=16), 0
     async with _Asker(spec) as asker:
         view: MarketView | None = None
         for entry in RecordReader(path):
-            if isinstance(entry, Viewed):
+            if isinstance(entry, Viewed) and entry.desk == desk:
                 view = entry.view
-            elif isinstance(entry, Decided) and view is not None and entry.view == view.view:
-                answer = await asker.ask(view)
+                asker.carry(entry.state)
+            elif isinstance(entry, Decided) and entry.desk == desk and view is not None:
+                if entry.view != view.view or entry.source == "fallback":
+                    continue
+                answer = decisions_bytes(await asker.ask(view))
+                digest.update(answer)
                 count += 1
-                if entry.source != "fallback" and decisions_bytes(answer) != decisions_bytes(
-                    entry.decisions
-                ):
+                if answer != decisions_bytes(entry.decisions):
                     different.append(view.view)
-    return Replay(count, tuple(different))
+    return Replay(count, tuple(different), digest.hexdigest())
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +154,7 @@ async def compare(spec: PolicySpec, entries: Iterator[Entry]) -> Shadow:
         for entry in entries:
             if isinstance(entry, Viewed):
                 views += 1
+                asker.carry(entry.state)
                 for decision in await asker.ask(entry.view):
                     if isinstance(decision, Act):
                         best[decision.task] = decision
@@ -178,6 +186,10 @@ class _Asker:
     async def __aexit__(self, *_: Any) -> None:
         if self._child is not None:
             await self._child.close()
+
+    def carry(self, state: bytes | None) -> None:
+        """Take over the state that the record says was carried into the next view."""
+        self._state = self._state if state is None else state
 
     async def ask(self, view: MarketView) -> tuple[Decision, ...]:
         """Return the decisions on a view."""

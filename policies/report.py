@@ -5,7 +5,9 @@ without a network.
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from html import escape
+from itertools import cycle
 from typing import Any
 
 from policies.backtest import Score, Settings
@@ -32,8 +34,6 @@ ROWS: tuple[tuple[str, str, bool], ...] = (
     ("predicted", "net profit predicted", True),
     ("bad_debt", "bad debt left", True),
     ("regret", "regret", True),
-    ("decide_p50_us", "decision p50, µs", False),
-    ("decide_p99_us", "decision p99, µs", False),
 )
 
 
@@ -52,16 +52,11 @@ def rows(scores: Sequence[Score]) -> list[tuple[str, ...]]:
     return lines
 
 
-def as_json(scores: Sequence[Score], settings: Settings, record: str) -> dict[str, Any]:
-    """Return the report as plain data."""
+def as_json(scores: Sequence[Score], settings: Settings | None, record: str) -> dict[str, Any]:
+    """Return the report as plain data; a node's record has no settings of a world."""
     return {
         "record": record,
-        "settings": {
-            "delay": settings.delay,
-            "rival_ppm": settings.rival_ppm,
-            "no_show_ppm": settings.no_show_ppm,
-            "seed": settings.seed,
-        },
+        "settings": None if settings is None else asdict(settings),
         "policies": [score.table() for score in scores],
     }
 
@@ -86,7 +81,7 @@ def plot(title: str, curves: Sequence[tuple[str, Sequence[int]]]) -> str:
         f'<text x="{LEFT - 6}" y="14" text-anchor="end">{money(high)}</text>',
         f'<text x="{LEFT - 6}" y="{HEIGHT - FOOT}" text-anchor="end">{money(low)}</text>',
     ]
-    for colour, (_, values) in zip(COLOURS, curves, strict=False):
+    for colour, (_, values) in zip(cycle(COLOURS), curves, strict=False):
         parts.append(f'<polyline stroke="{colour}" points="{_points(values, low, high)}"/>')
     parts.append("</svg>")
     return f"<figure><figcaption>{escape(title)}</figcaption>{''.join(parts)}</figure>"
@@ -102,12 +97,21 @@ stroke-width:1.6}line{stroke:#999}text{font-size:11px;fill:#555}figure{margin:1.
 text{fill:#aaa}}"""
 
 
-def page(scores: Sequence[Score], settings: Settings, record: str) -> str:
+def _how(score: Score, settings: Settings | None) -> str:
+    if settings is None:
+        return f"{score.ticks:,} views of a node, against the bids it heard"
+    return (
+        f"{score.ticks:,} ticks, execution after {settings.delay} ticks, rival bids"
+        f" {settings.rival_ppm / 10_000:g} % of a close's profit"
+    )
+
+
+def page(scores: Sequence[Score], settings: Settings | None, record: str) -> str:
     """Return the whole report as one HTML page."""
     names = [score.policy for score in scores]
     head = "".join(
         f'<th><span class="key" style="background:{colour}"></span>{escape(name)}</th>'
-        for colour, name in zip(COLOURS, names, strict=False)
+        for colour, name in zip(cycle(COLOURS), names, strict=False)
     )
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>"
@@ -121,8 +125,7 @@ def page(scores: Sequence[Score], settings: Settings, record: str) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f"<title>Backtest of {escape(record)}</title><style>{_STYLE}</style></head><body>"
-        f"<h1>Backtest</h1><p>{escape(record)}: {scores[0].ticks:,} ticks, execution after"
-        f" {settings.delay} ticks, rival bids {settings.rival_ppm / 10_000:g} % of a close's"
-        f" profit. Money in USD.</p><table><tr><th></th>{head}</tr>{body}</table>{plots}"
+        f"<h1>Backtest</h1><p>{escape(record)}: {_how(scores[0], settings)}. Money in USD.</p>"
+        f"<table><tr><th></th>{head}</tr>{body}</table>{plots}"
         f"<p>Decisions, hashed: {hashes}</p></body></html>\n"
     )
