@@ -7,7 +7,8 @@
 A policy is a pure function of agreed data, so any peer can replay it and a backtest runs the very
 code that trades. Everything is an integer or bytes: money in µUSD, prices in 10**-8 USD, sizes in
 10**-decimals of their asset, rates in ppm. Amounts that may exceed 64 bits are `Wide`. Frames are
-msgpack; the layout of this file is version `API`, and a change of it is a change of that number.
+msgpack; the layout of this file is version `API`, and a change of it is a change of that number: a
+last field with a default is none, as older frames and records still decode.
 """
 
 from collections.abc import Callable, Sequence
@@ -94,6 +95,8 @@ class Depth(msgspec.Struct, frozen=True, array_like=True):
     venue: bytes
     market: bytes
     points: tuple[tuple[Wide, int], ...]
+    bought: bytes = b""
+    """The asset a sale is paid in; empty: whichever the task repays."""
 
 
 class Gas(msgspec.Struct, frozen=True, array_like=True, gc=False):

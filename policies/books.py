@@ -58,6 +58,11 @@ class Books:
         holding = self.held.get((chain, asset))
         return 0 if holding is None else max(0, holding.available - holding.reserved)
 
+    def sales(self, task: Task, asset: bytes) -> list[Depth]:
+        """Return the curves along which an asset can be sold for what the task repays."""
+        curves = self.depth.get((task.chain, asset), ())
+        return [one for one in curves if one.bought in (b"", task.market)]
+
     def legs_at(self, account: Account, task: Task) -> list[Leg]:
         """Return the account's legs in the task's venue."""
         place = task.chain.to_bytes(8, "big") + task.venue
@@ -80,11 +85,12 @@ class Books:
 
     def breaker_fault(self, task: Task) -> str:
         """Return which breaker stops the task, or an empty text."""
+        chain = f"chain:{task.chain}".encode().ljust(32, b"\0")
         for breaker in self.view.breakers:
             if (
                 breaker.action == LIQUIDATE_ACTION
                 and breaker.level >= STOPPED
-                and breaker.scope in (EVERYWHERE, task.market, task.account)
+                and breaker.scope in (EVERYWHERE, chain, task.market, task.account)
                 and not 0 < breaker.until_ms <= self.view.now_ms
             ):
                 return "a breaker stops liquidations"

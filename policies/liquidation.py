@@ -62,9 +62,6 @@ class LiquidationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     ttl_ms: Annotated[
         int, msgspec.Meta(ge=100, le=600_000, description="How long a bid stands.")
     ] = 5_000
-    use_inventory: Annotated[
-        bool, msgspec.Meta(description="Repay from own funds; false: by a flash loan.")
-    ] = True
 
 
 class Spending:
@@ -159,7 +156,7 @@ class Liquidation:
         if self.config.max_volume:
             room = self.config.max_volume - spending.volume(task.market)
         funds = None
-        if self.config.use_inventory and is_lending(task):
+        if is_lending(task):
             spent = spending.funds.get((task.chain, task.market), 0)
             funds = books.free(task.chain, task.market) - spent
         limits = Limits(

@@ -39,7 +39,7 @@ class Limits(msgspec.Struct, frozen=True):
         target_ppm: health to restore.
         max_impact_ppm: largest price impact of one sale.
         value: µUSD that may still be closed in this market, or None for no cap.
-        funds: of the debt asset, or None when a flash loan pays.
+        funds: of the debt asset, or None where nothing is repaid.
         most: close what the venue lets, not only what restores the target.
     """
 
@@ -182,7 +182,7 @@ def _seizures(
     wanted = owed if limits.most else sizing.size_for(value, paid.price, paid.decimals)
     size = min(owed, wanted, allowed, most)
     size = sizing.whole_if_dust(size, owed, task.min_left, min(allowed, most))
-    curves: list[Depth] | list[None] = books.depth.get((task.chain, leg.market)) or [None]
+    curves: list[Depth] | list[None] = books.sales(task, leg.market) or [None]
     offers = []
     for curve in curves:
         for repay in _repays(curve, size, paid, sold, term, limits):

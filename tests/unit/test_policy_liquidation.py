@@ -3,8 +3,9 @@
 import msgspec
 import pytest
 
+from keeper.margin.breaker import chain_scope
 from keeper.plan import StepKind, check_plan
-from keeper.units import PPM, symbol
+from keeper.units import PPM, ChainId, symbol
 from policies.api import (
     Account,
     Act,
@@ -184,6 +185,7 @@ def test_a_sale_is_no_larger_than_its_depth_pays_for() -> None:
         (lambda v: change(v, bond_free=0), "bond lock"),
         (lambda v: change(v, breakers=(Breaker(bytes(32), 4, 2),)), "breaker"),
         (lambda v: change(v, breakers=(Breaker(USDC, 4, 2, 2_000),)), "breaker"),
+        (lambda v: change(v, breakers=(Breaker(chain_scope(ChainId(CHAIN)), 4, 3),)), "breaker"),
         (lambda v: change(v, tasks=(change(v.tasks[0], deadline_ms=999),)), "deadline"),
         (lambda v: change(v, tasks=(change(v.tasks[0], reserve=10**12),)), "does not pay"),
         (lambda v: change(v, tasks=(change(v.tasks[0], terms=()),)), "no terms"),
@@ -197,8 +199,17 @@ def test_a_guard_refuses_and_says_why(bend, why: str) -> None:  # type: ignore[n
 def test_guards_do_not_refuse_what_is_over_or_elsewhere() -> None:
     view = lending_view()
     act(change(view, breakers=(Breaker(USDC, 4, 2, 999), Breaker(WBTC, 4, 2))))
+    act(change(view, breakers=(Breaker(chain_scope(ChainId(CHAIN + 1)), 4, 3),)))
     act(change(view, breakers=(Breaker(bytes(32), 2, 2), Breaker(bytes(32), 4, 1))))
-    act(change(view, inventory=()), use_inventory=False)
+
+
+def test_a_sale_is_planned_only_where_it_pays_what_was_repaid() -> None:
+    view = lending_view()
+    points = ((Wide(10**18), 1_000), (Wide(20 * 10**18), 2_000))
+    into = change(view, depth=(Depth(CHAIN, DEX, WETH, points, USDC),))
+    assert [step.kind for step in act(into).steps] == ["liquidate", "swap"]
+    elsewhere = change(view, depth=(Depth(CHAIN, DEX, WETH, points, WBTC),))
+    assert [step.kind for step in act(elsewhere).steps] == ["liquidate"]
 
 
 def test_reserved_funds_are_not_spent() -> None:
