@@ -9,13 +9,15 @@ share (committee, parameters) comes from the network, never from here.
 
 import os
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from keeper.errors import ConfigError
-from keeper.units import ChainId
+from keeper.units import ChainId, symbol
 
+DEFAULT_COIN = "ETH-USD"
+"""Market of a chain's native coin where `coin` of its section names none."""
 MODES = ("off", "shadow", "dry", "live")
 
 TEMPLATE = """\
@@ -39,14 +41,18 @@ bootstrap = [{bootstrap}]
 host = "127.0.0.1"
 port = {http_port}
 
-# One section per chain of the network: endpoints in order of preference.
+# One section per chain of the network: endpoints in order of preference, and the market whose price
+# is that of the chain's coin, for what gas costs: coin = "ETH-USD" unless you say otherwise.
 {chains}
 # Where a chain's final blocks are proven by its own consensus instead of asked for, add a section
 # [light_client.CHAIN] with the beacon node and a block root you trust; see docs/light-clients.md.
 
 [policies]
-# Who decides what this node bids on: names of installed policies, or path.py:Class.
+# Who decides what this node bids on: names of installed policies, or path.py:Class. What a policy
+# lets you set goes into a section [policy.liquidation]; `keeper policy schema` lists it.
 liquidation = "liquidation"
+
+# Aave v3, Perpetual Protocol v2: a section [venues.NAME] each; see docs/policies.md.
 """
 
 
@@ -101,6 +107,9 @@ class Config:
         http_host, http_port: where health, metrics and status are served.
         endpoints: RPC endpoints per chain, at least one each.
         policies: policy name per kind.
+        coins: per chain the market whose price is its native coin's.
+        policy: settings of the policy per kind, checked by the policy's own schema.
+        venues: other people's venues to work on, by name; `keeper.desk.settings` reads them.
         light_clients: how finality is proven, per chain; the others' endpoints are asked.
     """
 
@@ -114,6 +123,13 @@ class Config:
     endpoints: dict[ChainId, tuple[str, ...]]
     policies: dict[str, str]
     light_clients: dict[ChainId, LightClientConfig]
+    coins: dict[ChainId, bytes] = field(default_factory=dict)
+    policy: dict[str, dict[str, Any]] = field(default_factory=dict)
+    venues: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def settings_of(self, kind: str) -> dict[str, Any]:
+        """Return the settings of the policy of a kind."""
+        return dict(self.policy.get(kind, {}))
 
     @property
     def network_file(self) -> Path:
@@ -147,16 +163,19 @@ class Config:
         )
 
 
+KINDS = {"liquidation", "routing", "deleverage", "hedging", "filling"}
 _SECTIONS: dict[str, set[str]] = {
     "node": {"mode", "password_file"},
     "p2p": {"listen", "bootstrap"},
     "http": {"host", "port"},
     "chains": set(),
-    "policies": {"liquidation", "routing", "deleverage", "hedging", "filling"},
+    "policies": KINDS,
+    "policy": KINDS,
+    "venues": set(),
     "light_client": set(),
 }
 _PER_CHAIN: dict[str, set[str]] = {
-    "chains": {"rpc"},
+    "chains": {"rpc", "coin"},
     "light_client": {field.name for field in fields(LightClientConfig)},
 }
 
@@ -198,6 +217,8 @@ def _refuse_unknown(raw: dict[str, Any], path: Path) -> None:
                 where=str(path),
                 remedy=f"the sections are {', '.join(sorted(_SECTIONS))}",
             )
+        if section == "venues":
+            continue
         if section in _PER_CHAIN:
             known = _PER_CHAIN[section]
             unknown = {f"{chain}.{key}" for chain, row in body.items() for key in set(row) - known}
@@ -268,6 +289,12 @@ def _build(home: Path, raw: dict[str, Any]) -> Config:
         endpoints=endpoints,
         policies={str(kind): str(name) for kind, name in raw.get("policies", {}).items()},
         light_clients=light,
+        coins={
+            ChainId(int(chain)): symbol(str(row.get("coin", DEFAULT_COIN)))
+            for chain, row in raw["chains"].items()
+        },
+        policy={str(kind): dict(row) for kind, row in raw.get("policy", {}).items()},
+        venues={str(name): dict(row) for name, row in raw.get("venues", {}).items()},
     )
 
 

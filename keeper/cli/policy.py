@@ -20,17 +20,21 @@ from rich.progress import Progress
 
 from keeper.cli.output import JsonFlag, console, print_json, print_rows, print_table
 from keeper.cli.policy_modes import promote_home
+from keeper.config import load as load_config
+from keeper.drill.report import Drill
 from keeper.errors import ConfigError, LocalError
+from keeper.network import load as load_network
 from policies import backtest as backtests
 from policies import check as checks
 from policies import convert as converter
-from policies import discover, replay, report, scaffold
+from policies import discover, replay, report, rerun, scaffold
 from policies.api import Decision, Kind, MarketView
 from policies.host import PolicyFault, PolicySpec
 from policies.market import World
 from policies.record import Decided, Entry, RecordError, RecordReader, Viewed
 
 T = TypeVar("T")
+Step = Callable[[str, int], None]
 app = typer.Typer(
     no_args_is_help=True,
     help="Write, check, backtest and promote policies.",
@@ -72,7 +76,7 @@ def read_config(path: Path | None) -> dict[str, Any]:
     return found
 
 
-def with_progress(total: int, as_json: bool, work: Callable[[Callable[[str, int], None]], T]) -> T:
+def with_progress(total: int, as_json: bool, work: Callable[[Step], T]) -> T:
     """Run `work`, showing its progress on stderr unless a machine reads."""
     if as_json:
         return work(lambda _label, _done: None)
@@ -152,9 +156,6 @@ def schema(policy: PolicyName, as_json: JsonFlag = False) -> None:
     print_rows(
         policy, [(key, about[key]) for key in ("summary", "kind", "api", "budget_ms", "mem_mb")]
     )
-    body = about["schema"]
-    if "$ref" in body:
-        body = body["$defs"][body["$ref"].rpartition("/")[2]]
     rows = [
         (
             field,
@@ -163,7 +164,7 @@ def schema(policy: PolicyName, as_json: JsonFlag = False) -> None:
             "live" if entry.get("updatable") else "restart",
             entry.get("description", ""),
         )
-        for field, entry in body.get("properties", {}).items()
+        for field, entry in discover.fields_of(about["schema"]).items()
     ]
     print_table(("field", "default", "range", "changes", "meaning"), rows)
 
@@ -228,7 +229,9 @@ def convert(
 
 @app.command()
 def backtest(
-    record: Annotated[Path, typer.Argument(help="Record of `keeper policy convert`.")],
+    record: Annotated[
+        Path, typer.Argument(help="A node's record, or one of `keeper policy convert`.")
+    ],
     policy: Annotated[str, typer.Option(help="Policy to test.")] = "liquidation",
     versus: Annotated[
         list[str] | None, typer.Option("--vs", help="Others to set beside it.")
@@ -240,22 +243,33 @@ def backtest(
     ] = 500_000,
     no_show_ppm: Annotated[int, typer.Option(min=0, max=1_000_000, help="Awards missed.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of the missed awards.")] = 1,
+    desk: Annotated[
+        str, typer.Option(help="Venue of a node's record; none: the network's own tasks.")
+    ] = "",
     html: Annotated[Path | None, typer.Option(help="Write the report as one HTML page.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Run policies over a record: executed, profit after costs, bad debt left, regret."""
-    settings = backtests.Settings(delay, rival_ppm, no_show_ppm, seed)
+    """Run policies over a record: executed, profit after costs, bad debt left, regret.
+
+    A converted record is a world that answers, with a rival; --delay, --rival-ppm, --no-show-ppm
+    and --seed set it up. A node's record is what happened: a policy wins what it would have won
+    against the bids that were revealed.
+    """
+    settings: backtests.Settings | None = None
     with plain_errors():
         specs = [discover.spec_of(policy, read_config(config))]
         specs += [discover.spec_of(name) for name in versus or ()]
-        ticks = backtests.count_ticks(record)
+        if rerun.is_recorded(record):
+            ticks = rerun.count_views(record, desk)
+            run = partial(rerun.rerun_policy, path=record, views=ticks, desk=desk)
+        else:
+            settings = backtests.Settings(delay, rival_ppm, no_show_ppm, seed)
+            ticks = backtests.count_ticks(record)
+            run = partial(backtests.run_policy, path=record, settings=settings, ticks=ticks)
         scores = with_progress(
             ticks,
             as_json,
-            lambda step: [
-                trio.run(partial(backtests.run_policy, spec, record, settings, ticks, step))
-                for spec in specs
-            ],
+            lambda step: [trio.run(partial(run, spec, progress=step)) for spec in specs],
         )
     if html is not None:
         html.write_text(report.page(scores, settings, record.name), encoding="utf-8")
@@ -264,8 +278,46 @@ def backtest(
         return
     columns = ("", *(score.policy for score in scores))
     print_table(columns, report.rows(scores), f"{record.name}: {ticks} ticks, money in USD")
+    for score in scores:
+        console().print(
+            f"{score.policy} decided in {score.decide_p50_us} µs (p50),"
+            f" {score.decide_p99_us} µs (p99)"
+        )
     if html is not None:
         console().print(f"report: {html}")
+
+
+def drill_network(home: Path, spec: PolicySpec, cache: Path) -> Callable[[Step], Drill]:
+    """Return the drill of a node's network."""
+    from keeper.drill import network as drills
+
+    loaded = load_config(home)
+    network = load_network(loaded.network_file)
+    endpoints = {chain: urls[0] for chain, urls in loaded.endpoints.items()}
+    parent = drills.newest_of(loaded.store_file)
+    return lambda step: trio.run(
+        partial(drills.drill, network, endpoints, spec, cache, parent, step)
+    )
+
+
+def drill_pool(
+    rpc: str,
+    chain: int,
+    contracts: tuple[str, str, str],
+    token: list[str],
+    falls: str,
+    from_block: int,
+    spec: PolicySpec,
+    cache: Path,
+) -> Callable[[Step], Drill]:
+    """Return the drill of an Aave v3 pool."""
+    from keeper.drill import aave as drills
+
+    if not rpc:
+        raise ValueError("name a node with --home, or an Aave v3 pool with --rpc and --pool")
+    tokens = dict(one.split("=", 1) for one in token)
+    target = drills.target_of(rpc, chain, contracts, tokens, falls, from_block)
+    return lambda step: trio.run(partial(drills.drill, target, spec, cache, step))
 
 
 def follow(record: Path, seconds: float) -> Iterator[Entry]:
@@ -283,33 +335,42 @@ def follow(record: Path, seconds: float) -> Iterator[Entry]:
 
 @app.command()
 def drill(
-    rpc: Annotated[str, typer.Option(help="Endpoint of the chain to copy; nothing is sent to it.")],
-    pool: Annotated[str, typer.Option(help="Aave v3 Pool.")],
-    data: Annotated[str, typer.Option(help="Aave v3 protocol data provider.")],
-    oracle: Annotated[str, typer.Option(help="Aave v3 oracle.")],
-    token: Annotated[list[str], typer.Option(help="SYMBOL=ADDRESS of a reserve; repeat.")],
-    falls: Annotated[str, typer.Option(help="Symbol of the collateral whose price falls.")],
-    chain: Annotated[int, typer.Option(help="Id of the chain.")] = 1,
+    home: Annotated[
+        Path | None, typer.Option(help="Node whose network is copied; or name an Aave pool below.")
+    ] = None,
     policy: Annotated[str, typer.Option(help="Policy to drill.")] = "liquidation",
     config: ConfigFile = None,
+    rpc: Annotated[str, typer.Option(help="Endpoint of the pool's chain.")] = "",
+    chain: Annotated[int, typer.Option(help="Id of that chain.")] = 1,
+    pool: Annotated[str, typer.Option(help="Aave v3 Pool.")] = "",
+    data: Annotated[str, typer.Option(help="Aave v3 protocol data provider.")] = "",
+    oracle: Annotated[str, typer.Option(help="Aave v3 oracle.")] = "",
+    token: Annotated[
+        list[str] | None, typer.Option(help="SYMBOL=ADDRESS of a reserve; repeat.")
+    ] = None,
+    falls: Annotated[str, typer.Option(help="Symbol of the collateral whose price falls.")] = "",
     from_block: Annotated[int, typer.Option(help="Look for borrowers from here.")] = 0,
     cache: Annotated[Path, typer.Option(help="Where the local chain's binary is kept.")] = Path(
         ".cache/anvil"
     ),
     as_json: JsonFlag = False,
 ) -> None:
-    """Make every account liquidatable on a copy of a chain, and liquidate each.
+    """Make every account liquidatable on a local copy, and liquidate each.
 
-    Ends with status 1 when one was not.
+    With --home the whole network of a node is copied, and prices move down and up until every
+    position was closed through a certified award. With --rpc and --pool it is one Aave v3 pool,
+    whose collateral falls. Nothing is sent to what was copied. Ends with status 1 when an account
+    was not liquidated.
     """
-    from keeper.cli import policy_drill as drills
-
     with plain_errors():
-        tokens = dict(one.split("=", 1) for one in token)
-        target = drills.target_of(rpc, chain, (pool, data, oracle), tokens, falls, from_block)
         spec = discover.spec_of(policy, read_config(config), budget_ms=5_000)
-        work = partial(trio.run, drills.drill, target, spec, cache)
-        found = with_progress(0, as_json, lambda step: work(step))
+        if home is not None:
+            work = drill_network(home, spec, cache)
+        else:
+            work = drill_pool(
+                rpc, chain, (pool, data, oracle), token or [], falls, from_block, spec, cache
+            )
+        found = with_progress(0, as_json, work)
     if as_json:
         print_json(found.as_json())
     else:
@@ -339,6 +400,28 @@ def shadow(
         print_json(asdict(found))
         return
     print_rows(f"{policy} in the shadow", list(asdict(found).items()))
+
+
+@app.command(name="replay")
+def replay_(
+    record: Annotated[Path, typer.Argument(help="Record of a node, of this machine or another.")],
+    policy: Annotated[str, typer.Option(help="Policy that decided.")] = "liquidation",
+    config: ConfigFile = None,
+    desk: Annotated[str, typer.Option(help="Venue; none: the network's own tasks.")] = "",
+    as_json: JsonFlag = False,
+) -> None:
+    """Ask a policy everything a node asked it, and compare the decisions byte for byte.
+
+    Ends with status 1 at the first difference: another policy, another configuration, or one that
+    is not pure.
+    """
+    with plain_errors():
+        spec = discover.spec_of(policy, read_config(config))
+        found = trio.run(replay.replay, spec, record, desk)
+    facts = {**asdict(found), "same": not found.different}
+    print_json(facts) if as_json else print_rows(f"{policy} over {record}", list(facts.items()))
+    if found.different:
+        raise typer.Exit(1)
 
 
 @app.command()

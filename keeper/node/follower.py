@@ -59,12 +59,16 @@ class FollowerWork:
             parts.p2p,
             self._sources,
             self._on_final,
-            self.shown.on_seal,
+            self._on_seal,
         )
         self._log = StoreLog(parts.store)
         self._chase = Chase(
             committee, parts.p2p, registry.newest_committee, lambda: self.state.view, self._follow
         )
+
+    def _on_seal(self, view: int) -> None:
+        self.shown.on_seal(view)
+        self.parts.recorder.on_seal(view)
 
     def _sources(self) -> list[bytes]:
         return [member.peer_id for member in self.committee.members]
@@ -100,6 +104,7 @@ class FollowerWork:
     def _on_final(self, snapshot: Snapshot) -> None:
         self._calling.on_final(snapshot)
         self.shown.on_final(snapshot)
+        self.parts.recorder.on_final(snapshot)
 
     def _take_link(self, peer: bytes, frame: bytes) -> Verdict:
         """Take a frame of the consensus road: a ceremony's, if this keeper is called."""

@@ -97,9 +97,10 @@ class MemberWork:
         self.trader = Trader(
             parts,
             self.session.setting,
-            spec_of(name),
+            spec_of(name, config.settings_of("liquidation")),
             self.session.application.offer,
             self._on_awards,
+            config.coins,
         )
         self.carrier = Carrier(
             parts.network,
@@ -119,6 +120,7 @@ class MemberWork:
             parts.watchers,
             parts.keys.address,
             parts.metrics,
+            self.trader.on_award_run,
         )
 
         group_key = int.from_bytes(share.group.x_only, "big")
@@ -146,11 +148,13 @@ class MemberWork:
         self._calling.on_final(snapshot)
         self.activator.on_final(snapshot)
         self.shown.on_final(snapshot)
+        self.parts.recorder.on_final(snapshot)
         self.carrier.on_final(snapshot)
         self.trader.on_final(snapshot)
 
     def _on_seal(self, view: int) -> None:
         self.shown.on_seal(view)
+        self.parts.recorder.on_seal(view)
         self.carrier.poke()
         self.runner.poke()
 
@@ -179,7 +183,7 @@ class MemberWork:
             "final_view": session.state.view,
             "sealed_view": session.state.sealed_view,
             "evidence": session.evidence,
-            "policy_faults": dict(self.trader.host.faults),
+            "policy_faults": dict(self.trader.seat.host.faults),
             "bids": self.trader.bids,
         }
         if newest is not None:

@@ -16,6 +16,7 @@ from keeper import __version__, hashing
 from keeper.chain.evm import EvmChain, connect
 from keeper.chain.port import Chain
 from keeper.config import Config
+from keeper.desk.floor import Floor
 from keeper.errors import ConfigError, RemoteFault, UnreachableError
 from keeper.execute.intent import Lane, Mode
 from keeper.execute.lane_keys import lane_address, lane_key
@@ -28,6 +29,7 @@ from keeper.node import status
 from keeper.node.epochs import Epochs
 from keeper.node.member import MemberWork
 from keeper.node.parts import Parts
+from keeper.node.recorder import Recorder
 from keeper.node.shown import Shown
 from keeper.node.state import FinalState
 from keeper.observe.light_client.service import configured
@@ -119,6 +121,13 @@ class Node:
             self._lane_keys(),
             metrics=self.metrics,
         )
+        self.recorder = Recorder(
+            config.home / "records",
+            {"network": network.id.hex(), "keeper": keys.address.hex()},
+            self.archive,
+            self.chains,
+            self.metrics,
+        )
         self.parts = Parts(
             config.home,
             network,
@@ -132,7 +141,17 @@ class Node:
             self.executor,
             0.15,
             self._on_evidence,
+            self.recorder,
             record,
+        )
+        self.floor = Floor(
+            config,
+            self.chains,
+            self.store,
+            self.executor,
+            lane_address(keys.operator, Lane.URGENT),
+            self.recorder.put,
+            self.metrics,
         )
         self.slasher = Slasher(network, self.executor, self.watchers[network.hub])
         self.epochs = Epochs(self.parts, config, work)
@@ -176,8 +195,10 @@ class Node:
                 task_status.started()
                 log.info("node_started", address=self.keys.address.hex(), http=server.port)
                 nursery.start_soon(self._admit)
+                nursery.start_soon(self.floor.run)
                 await self.epochs.run()
         finally:
+            self.recorder.close()
             self.store.close()
 
     async def _check_chains(self) -> None:
@@ -283,6 +304,7 @@ class Node:
                 }
                 for chain, watcher in self.watchers.items()
             },
+            "desks": self.floor.status(),
             "evidence": len(self.evidence),
             "peers": [
                 {

@@ -10,6 +10,7 @@ from keeper.execute.service import Executor
 from keeper.keys import Keys
 from keeper.metrics import Metrics
 from keeper.network import NetworkSpec
+from keeper.node.recorder import Recorder
 from keeper.observe.service import Watcher
 from keeper.parameters import Parameters
 from keeper.snapshot.archive import Archive
@@ -36,6 +37,7 @@ class Parts:
         executor: sends transactions.
         bound_s: D, the time in which a message usually arrives.
         on_evidence: what to do with a proven equivocation.
+        recorder: writes the record of the competition.
         record: opens where an epoch's inputs are recorded for `keeper replay`; None for nowhere.
         random_bytes: where nonces come from.
     """
@@ -52,5 +54,6 @@ class Parts:
     executor: Executor
     bound_s: float
     on_evidence: Callable[[Evidence], None]
+    recorder: Recorder
     record: Callable[[int], BinaryIO] | None = None
     random_bytes: Callable[[int], bytes] = os.urandom

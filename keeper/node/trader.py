@@ -3,42 +3,33 @@
     final snapshot ─▶ MarketView ─▶ policy's process ─▶ Act ─▶ wishes ─▶ Bidder ─▶ commit ─▶ gossip
     next states ──────────────────▶ Bidder.follow ─▶ reveal ─▶ gossip
 
-The policy sees the newest view only; a slow one misses views, never delays them. Subjects, not
-tasks, are what bids name, so they are what the policy is given as task ids. Beside open tasks it is
-given the positions near liquidation, as the tasks they would be.
+The policy sees the newest view only; a slow one misses views, never delays them. Beside open tasks
+it is given the positions near liquidation, as the tasks they would be.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-import structlog
 import trio
 
 from keeper.compete.bidder import Bidder, Reserve, Wish
 from keeper.compete.hearing import COMMIT, REVEAL, Hearing
 from keeper.compete.standing import standing_tasks
-from keeper.compete.state import AwardState
+from keeper.compete.state import AwardState, OpenAward
 from keeper.compete.state import decode as decode_state
 from keeper.compete.task import Task
-from keeper.hashing import keccak
-from keeper.legs import Leg
+from keeper.desk.seat import Seat
+from keeper.execute.intent import Outcome as Ended
+from keeper.node.market import Costs, market_view
 from keeper.node.parts import Parts
-from keeper.snapshot.derive import Setting, Snapshot, watched
-from keeper.units import PPM
+from keeper.snapshot.derive import Setting, Snapshot
+from keeper.units import ChainId
 from keeper.venue import bonds
 from p2p.agreement.signing import EcdsaSigner
 from p2p.port import Topic
 from p2p.service import verdict_of
 from p2p.verdicts import ACCEPT, Verdict
 from policies import api
-from policies.host import LatestView, Outcome, PolicyHost, PolicySpec
-from policies.record import Decided, RecordFolder, Viewed, state_hash
-
-log = structlog.get_logger(__name__)
-
-GAS_UNITS = 400_000
-"""What an execution costs at most, for the policy's estimate."""
-COIN_PRICE_E8 = 3_000 * 10**8
-"""Price of the native coin for the policy's gas estimate until a feed names one."""
+from policies.host import LatestView, PolicySpec
 
 
 class Trader:
@@ -51,6 +42,7 @@ class Trader:
         policy: PolicySpec,
         offer_body: Callable[[bytes], bytes],
         on_state: Callable[[AwardState], None],
+        coins: Mapping[ChainId, bytes],
     ) -> None:
         self._parts, self._setting, self._parameters = parts, setting, parts.parameters
         self._signer = EcdsaSigner(parts.keys.operator)
@@ -62,17 +54,20 @@ class Trader:
             parts.parameters,
         )
         self.hearing = Hearing(parts.network.id, setting.epoch, setting.config, self._is_bonded)
-        self.host = PolicyHost(policy)
+        self.seat = Seat("liquidation", "", policy, parts.home, parts.store, parts.recorder.put)
         self._latest = LatestView()
-        self._record = RecordFolder(
-            parts.home / "records",
-            {"network": parts.network.id.hex(), "keeper": parts.keys.address.hex()},
+        self.costs = Costs(
+            parts.network,
+            {chain: watcher.chain for chain, watcher in parts.watchers.items()},
+            coins,
+            [market.symbol for market in parts.parameters.margin.markets],
         )
         self._offer_body, self._on_state = offer_body, on_state
         self._bonds: dict[bytes, bonds.BondRecord] = {}
         self._tasks: dict[bytes, Task] = {}
         self._standing: frozenset[bytes] = frozenset()
         self._collecting = 0
+        self._newest: Snapshot | None = None
         self._followed = False
         self.bids = 0
         self._bids_total = parts.metrics.counter(
@@ -91,14 +86,18 @@ class Trader:
         if reason is not None:
             return verdict_of(reason)
         if frame[:1] == REVEAL:
-            self._offer_body(frame[1:])
+            self._reveal(frame[1:])
         return ACCEPT
+
+    def _reveal(self, body: bytes) -> None:
+        self._offer_body(body)
+        self._parts.recorder.on_reveal(body)
 
     def _say(self, kind: bytes, body: bytes) -> None:
         frame = kind + body
         self.hearing.take(frame)
         if kind == REVEAL:
-            self._offer_body(body)
+            self._reveal(body)
         self._parts.p2p.publish(Topic.BIDS, frame)
 
     # final views
@@ -120,6 +119,7 @@ class Trader:
         for body in reveals:
             self._say(REVEAL, body)
         self._on_state(state)
+        self._newest = snapshot
         self._collecting = state.collecting
         self._tasks = {task.target.subject: task for task in self._offered(snapshot, state)}
         self._standing = frozenset(self._tasks) - {task.target.subject for task in state.tasks}
@@ -139,50 +139,15 @@ class Trader:
         return [*state.tasks, *(task for task in near if task.target not in taken)]
 
     def _market_view(self, snapshot: Snapshot) -> api.MarketView:
-        setting = self._setting
-        now_ms = setting.network.genesis_time_ms + snapshot.header.tick * setting.network.tick_ms
-        accounts = {task.target.account for task in self._tasks.values()}
-        accounts |= set(watched(self._parameters, snapshot.margins))
-        margin = self._parameters.margin
-        decimals = {m.symbol: m.decimals for m in margin.markets}
-        decimals |= {a.symbol: a.decimals for a in margin.assets}
-        return api.MarketView(
-            view=snapshot.header.view,
-            now_ms=now_ms,
-            seed=int.from_bytes(keccak(snapshot.root)[:8], "big"),
-            accounts=tuple(
-                _account(snapshot, account)
-                for account in sorted(accounts)
-                if account in snapshot.margins
-            ),
-            prices=tuple(
-                api.Price(market, price.price_e8, decimals.get(market, 8), 0)
-                for market, price in sorted(snapshot.book.prices.items())
-                if not price.stale
-            ),
-            gas=tuple(
-                api.Gas(chain.id, 2 * 10**9, COIN_PRICE_E8) for chain in setting.network.chains
-            ),
-            tasks=tuple(self._task(task) for task in self._tasks.values()),
-            heads=tuple((ref.chain, ref.number) for ref in snapshot.header.cut),
-            bond_free=self._free_bond() // self._parameters.competition.bond_per_unit,
-        )
-
-    def _task(self, task: Task) -> api.Task:
-        target = task.target
-        bonus = task.bonus * PPM // max(1, task.value)
-        per_unit = self._parameters.competition.bond_per_unit
-        return api.Task(
-            task=target.subject,
-            account=target.account,
-            chain=target.chain,
-            venue=target.venue,
-            market=target.market,
-            max_size=api.Wide(task.size),
-            terms=(api.Term(target.market, bonus),),
-            reserve=task.reserve,
-            lock=task.lock // per_unit,
-            gas_units=GAS_UNITS,
+        return market_view(
+            self._setting,
+            self._parameters,
+            snapshot,
+            self._tasks.values(),
+            self.costs.gas(snapshot),
+            self.costs.bonuses,
+            self._free_bond(),
+            self._parts.network.account(self._parts.keys.address),
         )
 
     def _free_bond(self) -> int:
@@ -194,29 +159,18 @@ class Trader:
     async def run(self) -> None:
         """Let the policy decide on the newest view until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.host.run)
+            nursery.start_soon(self.seat.run)
+            nursery.start_soon(self.costs.run)
             while True:
                 view = await self._latest.get()
-                outcome = await self.host.outcome(view)
-                for one in outcome.decisions:
-                    log.debug("policy", view=view.view, decision=type(one).__name__, why=one.why)
-                self._write_down(view, outcome)
+                outcome = await self.seat.decide(view)
                 self._bid(outcome.decisions)
 
-    def _write_down(self, view: api.MarketView, outcome: Outcome) -> None:
-        """Keep what the policy saw and said, for `keeper policy explain` and `backtest`."""
-        self._record.append(Viewed(view))
-        self._record.append(
-            Decided(
-                outcome.view,
-                self.host.spec.name,
-                outcome.source,
-                outcome.decisions,
-                state_hash(outcome.state),
-                outcome.fault,
-                outcome.elapsed_us,
-            )
-        )
+    async def on_award_run(self, award: OpenAward, rank: int, outcome: Ended) -> None:
+        """Write down what became of an award that this keeper carried out."""
+        newest, chain = self._newest, award.task.target.chain
+        coin = 0 if newest is None else self.costs.coin_price(chain, newest)
+        await self._parts.recorder.on_award_run(award, rank, outcome, coin)
 
     def _bid(self, decisions: tuple[api.Decision, ...]) -> None:
         bond = self._bonds.get(self._parts.keys.address)
@@ -244,17 +198,3 @@ class Trader:
             self.bids += 1
             self._bids_total.inc()
             self._say(COMMIT, commit.encode())
-
-
-def _account(snapshot: Snapshot, account: bytes) -> api.Account:
-    margin = snapshot.margins[account]
-    legs: tuple[Leg, ...] = snapshot.legs.get(account, ())
-    return api.Account(
-        account,
-        margin.equity,
-        margin.imr,
-        margin.mmr,
-        margin.requirement,
-        margin.health_ppm,
-        b"".join(leg.pack() for leg in legs),
-    )

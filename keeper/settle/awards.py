@@ -9,14 +9,14 @@ The call names this keeper's own purse account, and the contract binds the permi
 sender: nobody can take the calldata and use it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 import trio
 
 from keeper.compete.state import AwardState, OpenAward
 from keeper.errors import RemoteFault
-from keeper.execute.intent import Intent, Lane
+from keeper.execute.intent import Intent, Lane, Outcome
 from keeper.execute.service import Executor
 from keeper.metrics import Metrics
 from keeper.network import NetworkSpec
@@ -57,11 +57,11 @@ class AwardRunner:
         watchers: Mapping[ChainId, Watcher],
         address: bytes,
         metrics: Metrics,
-        pace: Callable[[], float] = trio.current_time,
+        told: Callable[[OpenAward, int, Outcome], Awaitable[None]],
     ) -> None:
         self._network, self._archive, self._executor = network, archive, executor
         self._watchers, self._address = watchers, address
-        self._purse = network.account(address)
+        self._purse, self._told = network.account(address), told
         self._open: dict[bytes, tuple[OpenAward, int]] = {}
         self._tried: set[bytes] = set()
         self._wake = trio.Event()
@@ -132,4 +132,5 @@ class AwardRunner:
             self._tried.discard(award.task.id)
             return
         self._ended.labels(str(rank), outcome.status.value).inc()
+        await self._told(award, rank, outcome)
         log.info("award_run", rank=rank, status=outcome.status.value, detail=outcome.detail)

@@ -4,14 +4,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from eth_abi.abi import decode, encode
+from eth_abi.exceptions import EncodingError
 
 from keeper.hashing import keccak
 
 
 def calldata(signature: str, *values: Any) -> bytes:
-    """Return selector and arguments of `name(type,…)`; tuples are written as `(a,b)`."""
+    """Return selector and arguments of `name(type,…)`; tuples are written as `(a,b)`.
+
+    Raises:
+        ValueError: a value is not of its type.
+    """
     types = _types(signature.partition("(")[2][:-1])
-    return keccak(signature.encode())[:4] + encode(types, values)
+    try:
+        return keccak(signature.encode())[:4] + encode(types, values)
+    except EncodingError as error:
+        raise ValueError(f"{signature}: {error}") from error
 
 
 def _types(text: str) -> list[str]:

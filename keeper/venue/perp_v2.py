@@ -31,6 +31,13 @@ POSITION_LIQUIDATED = type_hash(
 )
 
 
+POSITION_CHANGED = type_hash(
+    "PositionChanged(address,address,int256,int256,uint256,int256,int256,uint256)"
+)
+ACCOUNT_READS = 4
+"""Reads of one trader."""
+
+
 @dataclass(frozen=True, slots=True)
 class Market:
     """One market of one deployment.
@@ -98,6 +105,32 @@ def account_reads(market: Market, trader: bytes) -> tuple[Read, ...]:
         Read(market.balance, calldata("getTakerPositionSize(address,address)", *both)),
         Read(market.balance, calldata("getTakerOpenNotional(address,address)", *both)),
     )
+
+
+def traders(market: Market, logs: Iterable[Log]) -> frozenset[bytes]:
+    """Return who ever changed a position in this market, from PositionChanged events."""
+    return frozenset(
+        log.topics[1][12:]
+        for log in logs
+        if log.topics[0] == POSITION_CHANGED and log.topics[2][12:] == market.base
+    )
+
+
+def feed_read(feed: bytes) -> Read:
+    """Return the read of an aggregator's newest answer."""
+    return Read(feed, calldata("latestRoundData()"))
+
+
+def feed_of(data: bytes) -> int:
+    """Return an aggregator's answer; 8 decimals, as every USD feed has.
+
+    Raises:
+        ValueError: it has no positive answer.
+    """
+    answer = int(answers(("uint80", "int256", "uint256", "uint256", "uint80"), data)[1])
+    if answer <= 0:
+        raise ValueError("the feed has no positive answer")
+    return answer
 
 
 def trader_of(outputs: Sequence[bytes]) -> Trader:

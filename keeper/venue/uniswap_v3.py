@@ -6,18 +6,15 @@
 The quoter simulates the very swap, fee and ticks included, so a curve's impact is all of the cost.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from keeper.chain.port import Call as Read
-from keeper.chain.port import Log
-from keeper.hashing import type_hash
 from keeper.plan import Step, StepKind
-from keeper.units import PPM, ChainId, ceil_div
+from keeper.units import PPM, ChainId
 from keeper.venue.abi import answers, calldata
 from keeper.venue.port import Call
 
-SWAP = type_hash("Swap(address,address,int256,int256,uint160,uint128,int24)")
 _QUOTE = "quoteExactInputSingle((address,address,uint256,uint24,uint160))"
 _SWAP = "exactInputSingle((address,address,uint24,address,uint256,uint256,uint256,uint160))"
 
@@ -90,20 +87,3 @@ def swap(pair: Pair, step: Step, recipient: bytes, deadline_s: int) -> Call:
         raise ValueError(f"step {step.id!r} does not buy what this pair buys")
     fields = (pair.sold, pair.bought, pair.fee, recipient, deadline_s, amount, least, 0)
     return Call(pair.chain, pair.router, calldata(_SWAP, fields))
-
-
-def bought(logs: Iterable[Log]) -> int:
-    """Return how much the swaps of a receipt paid out, in the bought token's unit."""
-    total = 0
-    for log in logs:
-        if log.topics[0] == SWAP:
-            first, second, *_ = answers(
-                ("int256", "int256", "uint160", "uint128", "int24"), log.data
-            )
-            total += -min(first, second)
-    return total
-
-
-def unit_price(amount: int, decimals: int, brings: int, bought_decimals: int) -> int:
-    """Return what one whole coin sold brings, in 10**-8 of the coin bought, rounded up."""
-    return ceil_div(brings * 10 ** (decimals + 8), amount * 10**bought_decimals)

@@ -105,9 +105,10 @@ def test_backtests_agree_to_the_byte_and_write_a_page(record: Path, tmp_path: Pa
     page = tmp_path / "report.html"
     words = ("backtest", str(record), "--vs", "observer")
     first = run(*words, "--html", str(page))
-    again = run(*words)
+    html = page.read_bytes()
+    assert run(*words, "--html", str(page)) == first
+    assert page.read_bytes() == html
     ours, idle = first["policies"]
-    assert ours["decisions_hash"] == again["policies"][0]["decisions_hash"]
     assert ours["executed"] > 0
     assert ours["net"] > 0 == idle["net"]
     assert ours["net"] == ours["gross"] - ours["paid"]
@@ -162,9 +163,36 @@ def test_explain_tells_the_story_and_replays_it(node_record: tuple[Path, Act]) -
     assert found["decisions"][0]["why"] == act.why
     assert found["views"][0]["hash"] == "0x" + view_hash(market_view(1, accounts=3)).hex()
     assert found["receipts"][0]["realised"] == 99
-    assert found["replay"] == {"views": 5, "different": []}
+    assert (found["replay"]["views"], found["replay"]["different"]) == (5, [])
     other = run("explain", act.task.hex(), str(path), "--policy", "observer")
     assert other["replay"]["different"] == [1, 2, 3, 4, 5]
+
+
+def test_replay_compares_byte_for_byte(node_record: tuple[Path, Act]) -> None:
+    same = run("replay", str(node_record[0]))
+    assert (same["views"], same["different"], same["same"]) == (5, [], True)
+    other = run("replay", str(node_record[0]), "--policy", "observer", status=1)
+    assert other["different"] == [1, 2, 3, 4, 5]
+    assert other["digest"] != same["digest"]
+
+
+def test_a_nodes_record_is_backtested_against_the_bids_it_heard(
+    node_record: tuple[Path, Act], tmp_path: Path
+) -> None:
+    page = tmp_path / "report.html"
+    words = ("backtest", str(node_record[0]), "--vs", "observer", "--html", str(page))
+    found = run(*words)
+    assert run(*words) == found, "equal inputs give an equal report"
+    ours, idle = found["policies"]
+    assert found["settings"] is None
+    assert (ours["ticks"], ours["tasks"], ours["executed"], ours["lost"]) == (5, 15, 1, 0)
+    assert ours["paid"] == node_record[1].price - 1
+    assert ours["net"] == ours["gross"] - ours["paid"] > 0
+    assert (idle["executed"], idle["lost"], idle["net"]) == (0, 1, 0)
+    assert 0 < ours["regret"] < idle["regret"]
+    assert "5 views of a node" in page.read_text()
+    done = CliRunner().invoke(app, ["backtest", str(node_record[0]), "--desk", "aave"])
+    assert "no views of desk 'aave'" in str(done.exception)
 
 
 def test_explain_asks_for_more_digits(node_record: tuple[Path, Act]) -> None:

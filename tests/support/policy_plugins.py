@@ -10,7 +10,7 @@ import time
 
 import msgspec
 
-from policies.api import Act, Decision, Kind, Manifest, MarketView, Skip, Wide
+from policies.api import Act, Decision, Kind, Manifest, MarketView, PlanStep, Skip, Wide
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,6 +32,44 @@ class Honest:
 
     def decide(self, view: MarketView, state: bytes) -> Decided:
         return bids(view, self.config.amount), state
+
+
+class Giveaway(Honest):
+    """Asks for what would give the keeper's funds away, in every way it can think of."""
+
+    def decide(self, view: MarketView, state: bytes) -> Decided:
+        acts: list[Decision] = []
+        for task in view.tasks:
+            thief = b"\x66" * 20
+            owner = [("account", task.account), ("market", task.market)]
+            seize = (*owner, ("collateral", task.terms[-1].asset))
+            close = PlanStep("a", task.chain, "liquidate", task.venue, _size(10**6), seize)
+            sale = PlanStep(
+                "b",
+                task.chain,
+                "swap",
+                thief,
+                (("amount", Wide(10**18)), ("least_out", Wide(1))),
+                (("asset_in", task.terms[-1].asset), ("asset_out", task.market)),
+            )
+            pay = PlanStep("c", task.chain, "transfer", thief, _size(10**6), (("to", thief),))
+            for steps in (
+                (),
+                (close, sale),
+                (close, pay),
+                (pay,),
+                (msgspec.structs.replace(close, numbers=_size(10**30)),),
+                (msgspec.structs.replace(close, numbers=_size(-1)),),
+                (msgspec.structs.replace(close, venue=thief),),
+                (msgspec.structs.replace(close, blobs=tuple(owner)), sale),
+            ):
+                size = steps[0].numbers[0][1] if steps else Wide(1)
+                acts.append(Act(task.task, 1, size, 1000, "mine", 10**18, steps))
+        return acts, state
+
+
+def _size(size: int) -> tuple[tuple[str, Wide], ...]:
+    return (("size", Wide(size)),)
 
 
 class Carried(Honest):
@@ -118,6 +156,16 @@ class HugeFrame(Honest):
         os.write(_write_end(), b"\xff\xff\xff\xff")
         time.sleep(10)
         return bids(view), state
+
+
+class Flooding(Honest):
+    def decide(self, view: MarketView, state: bytes) -> Decided:
+        return [Skip(b"", "")] * 30_000, state
+
+
+class Hoarding(Honest):
+    def decide(self, view: MarketView, state: bytes) -> Decided:
+        return bids(view), bytes((1 << 20) + 1)
 
 
 class Networking(Honest):
@@ -216,3 +264,27 @@ class Alarmed(Honest):
         import statistics
 
         return bids(view, int(statistics.median([1, 2, 3])) + len(json.dumps({})) - 2), state
+
+
+SINS: list[tuple[str, dict[str, int], str]] = [
+    ("Spinning", {"budget_ms": 150}, "slow"),
+    ("Crashing", {}, "exception"),
+    ("Exiting", {}, "exit"),
+    ("Forking", {}, "process"),
+    ("Starting", {}, "process"),
+    ("MemoryEating", {"mem_mb": 160}, "memory"),
+    ("FrameSplitting", {}, "protocol"),
+    ("HalfFrame", {}, "exit"),
+    ("HugeFrame", {}, "protocol"),
+    ("Flooding", {}, "oversize"),
+    ("Hoarding", {}, "oversize"),
+    ("Networking", {}, "network"),
+    ("FileReading", {}, "file"),
+    ("FileWriting", {}, "file"),
+    ("Wrong", {}, "protocol"),
+    ("TooWide", {}, "schema"),
+    ("Slow", {"budget_ms": 30}, "slow"),
+    ("BadLoad", {}, "exception"),
+    ("Old", {}, "api"),
+]
+"""(class, limits, the cause it must be caught under)"""

@@ -1,4 +1,4 @@
-"""`keeper policy drill`: liquidate every account, on a copy, before the day it matters.
+"""A drill on a copy of an Aave v3 pool: the collateral falls, and every borrower is liquidated.
 
     chain ──fork──▶ copy ─▶ price feeds replaced by ones we move ─▶ price falls step by step
                               each account below 1 ─▶ policy ─▶ executor, live ─▶ report line
@@ -8,18 +8,23 @@ counts as liquidated when its transaction succeeded and its health rose or its d
 the policy declined is asked again a step lower, until it acts or the price has no further to fall.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import trio
 
 from keeper.chain.evm import EvmChain
 from keeper.chain.finality import Depth
 from keeper.chain.port import BlockRef
-from keeper.cli.policy_desk import AaveVenue, execute, outputs
+from keeper.desk.aave import AaveVenue
+from keeper.desk.act import ActStore, Begun, coin_price_of, execute, fee_cap_of
+from keeper.desk.limits import act_fault, most_profit
+from keeper.desk.settings import address_of, read_reserves
+from keeper.desk.venue import outputs
 from keeper.devnet.chains import Anvil, AnvilSpec, ensure_anvil, run_anvil
+from keeper.drill.copies import constant_code
+from keeper.drill.report import Drill, Line, Progress, silent
 from keeper.errors import LocalError
 from keeper.execute.intent import Lane, Mode
 from keeper.execute.ledger import Ledger
@@ -38,41 +43,10 @@ MAX_STEPS = 60
 """0.97**60 is 16 % of the price at the start."""
 ROUNDS = 6
 """Closes per account and price: a close factor of a half needs several."""
+QUIET_BLOCKS = 6
+"""Empty blocks after a close: a copy has no other senders, so a lane would bid against itself."""
 FUNDS = 10**15
 """Units of each token the drill's keeper is given on the copy, times its decimals' scale."""
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One account of the report."""
-
-    account: str
-    liquidated: bool
-    price_ppm: int
-    closes: int
-    predicted: int
-    realised: int
-    health_before_ppm: int
-    health_after_ppm: int
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Drill:
-    """The report."""
-
-    accounts: int
-    liquidated: int
-    lines: tuple[Line, ...]
-
-    @property
-    def complete(self) -> bool:
-        """Whether every account was liquidated."""
-        return self.liquidated == self.accounts
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the report as plain data."""
-        return {**asdict(self), "complete": self.complete}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,32 +83,17 @@ def target_of(
     Raises:
         ValueError: an address has not 20 bytes, or the falling collateral is none of the tokens.
     """
-    pool, data, oracle = (_address(text) for text in contracts)
+    pool, data, oracle = (address_of(text) for text in contracts)
     if falls not in tokens:
         raise ValueError(f"{falls} is none of {', '.join(tokens)}")
     return Target(
         url,
         ChainId(chain),
         aave_v3.Market(ChainId(chain), pool, data, oracle),
-        tuple((symbol(name), _address(text)) for name, text in tokens.items()),
+        tuple((symbol(name), address_of(text)) for name, text in tokens.items()),
         symbol(falls),
         first_block,
     )
-
-
-def _address(text: str) -> bytes:
-    raw = bytes.fromhex(text.removeprefix("0x"))
-    if len(raw) != 20:
-        raise ValueError(f"{text!r} is no address")
-    return raw
-
-
-Progress = Callable[[str, int], None]
-
-
-def constant_code(answer: int) -> str:
-    """Return code that answers every call with one number: PUSH32 n, MSTORE, RETURN."""
-    return f"0x7f{answer:064x}60005260206000f3"
 
 
 class _Floor:
@@ -152,16 +111,9 @@ class _Floor:
 
     async def prepare(self) -> None:
         """Read the reserves, take over the feeds, and give the keeper funds and allowances."""
-        target, at = self.target, await self.head()
-        reads = [aave_v3.reserve_read(target.market, token) for _, token in target.tokens]
-        found = await outputs(self.chain, reads, at)
-        reserves = tuple(
-            aave_v3.reserve_of(asset, token, data)
-            for (asset, token), data in zip(target.tokens, found, strict=True)
-        )
-        self.market = replace(
-            target.market, reserves=tuple(sorted(reserves, key=lambda x: x.asset))
-        )
+        target = self.target
+        self.market = await read_reserves(self.chain, target.market, target.tokens)
+        at = await self.head()
         prices = await outputs(self.chain, aave_v3.price_reads(self.market), at)
         self._start = aave_v3.prices_of(self.market, prices)
         for one in self.market.reserves:
@@ -241,15 +193,14 @@ class _Floor:
 class _Session:
     """One drill: the policy, the executor, and what each account came to."""
 
-    def __init__(self, floor: _Floor, host: PolicyHost, executor: Executor) -> None:
+    def __init__(self, floor: _Floor, host: PolicyHost, executor: Executor, store: Store) -> None:
         self.floor, self.host, self.executor = floor, host, executor
         coin = floor.target.collateral
         self.venue = AaveVenue(floor.chain, floor.market, (), floor.keeper, coin)
-        self._views = 0
+        self.acts = ActStore(store, "drill")
 
     async def view(self, user: bytes) -> MarketView:
-        self._views += 1
-        return await self.venue.view([user], self._views, self._views * 1_000)
+        return await self.venue.view([user], await self.floor.chain.head())
 
     async def close(self, user: bytes, price_ppm: int) -> Line:
         """Let the policy close one account at the present price."""
@@ -264,13 +215,17 @@ class _Session:
                 skips = [one.why for one in outcome.decisions if isinstance(one, Skip)]
                 why = outcome.fault or "; ".join(skips) or why
                 break
-            done = await execute(
-                self.executor, self.floor.chain, self.venue, acts[0], view.view, self.floor.keeper
-            )
+            why = act_fault(view, acts[0])
+            if why:
+                break
+            cap = fee_cap_of(most_profit(view, acts[0]), coin_price_of(self.venue))
+            begun = Begun(acts[0], view.view, cap)
+            done = await execute(self.executor, self.venue, begun, self.floor.keeper, self.acts)
             if not done.succeeded:
                 why = f"{done.outcomes[-1].status.value}: {done.outcomes[-1].detail}"
                 break
             closes += 1
+            await self.floor.anvil.mine(QUIET_BLOCKS)
             predicted, realised = predicted + done.predicted, realised + done.realised
             health, why = await self.floor.health(user), acts[0].why
             if health >= PPM:
@@ -281,7 +236,7 @@ class _Session:
 
 
 async def drill(
-    target: Target, spec: PolicySpec, cache: Path, progress: Progress = lambda _label, _done: None
+    target: Target, spec: PolicySpec, cache: Path, progress: Progress = silent
 ) -> Drill:
     """Return the report of a drill on a copy of a chain.
 
@@ -326,7 +281,7 @@ async def _fall(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(executor.run)
         await nursery.start(host.run)
-        session = _Session(floor, host, executor)
+        session = _Session(floor, host, executor, store)
         price_ppm = PPM
         for _ in range(MAX_STEPS):
             for user in users:

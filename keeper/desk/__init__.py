@@ -1,0 +1,1 @@
+"""Package `keeper.desk`: policies at work on venues that no committee guards."""

@@ -1,0 +1,186 @@
+"""A drill over a whole network: every position of a copy closed through a certified award."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import trio
+
+from keeper.contracts import encode_call
+from keeper.devnet.chains import Anvil
+from keeper.devnet.deploy import Market, account_id, deploy_chain
+from keeper.devnet.wallet import Send, Wallet, broadcast
+from keeper.drill.copies import constant_code, feed_code
+from keeper.drill.network import drill
+from keeper.hashing import keccak
+from keeper.leaves import credit_leaf
+from keeper.network import ChainSpec, NetworkSpec
+from keeper.parameters import Parameters
+from keeper.units import PPM, ChainId, symbol
+from policies.child import PolicySpec
+from tests.support.anvil import CACHE, anvil_binary, chain_of
+
+pytestmark = [pytest.mark.anvil]
+__all__ = ["anvil_binary"]
+HUB, VENUE = ChainId(31601), ChainId(31602)
+NETWORK = keccak(b"drill test")
+ETH, USD = symbol("ETH-USD"), 10**6
+PRICE = 3_000 * 10**8
+PEOPLE = 50
+
+
+async def deploy(anvils: Mapping[ChainId, Anvil]) -> NetworkSpec:
+    """Deploy a hub and a venue whose committees take every seal, as a copy's do."""
+    parameters = Parameters.devnet(list(anvils))
+    receivers = [account_id(NETWORK, bytes(19) + bytes([at])) for at in range(4)]
+    specs = []
+    for chain, anvil in anvils.items():
+        spec = await deploy_chain(
+            Wallet(anvil.rpc, chain, anvil.key(0)),
+            NETWORK,
+            parameters,
+            hub=chain == HUB,
+            venue=chain == VENUE,
+            markets=[Market(ETH, PRICE)],
+            assets=[("USDC", 10**8)],
+            receivers=receivers,
+        )
+        committee = spec.contract("Committee")
+        assert committee is not None
+        await anvil.rpc.call("anvil_setCode", ["0x" + committee.hex(), constant_code(1)])
+        specs.append(spec)
+    block = await anvils[HUB].rpc.call("eth_getBlockByNumber", ["0x1", False])
+    genesis_ms = int(block["timestamp"], 16) * 1000
+    return NetworkSpec(NETWORK, genesis_ms, 500, HUB, tuple(specs), parameters.encode(), 1)
+
+
+def contract(spec: ChainSpec, name: str) -> bytes:
+    found = spec.contract(name)
+    assert found is not None
+    return found
+
+
+def credit(spec: ChainSpec, account: bytes, limit: int) -> Send:
+    """Return the call that grants a credit under a root of this one decision."""
+    perps = contract(spec, "Perps")
+    leaf = credit_leaf(
+        NETWORK, 1, spec.id, perps, account=account, limit=limit, nonce=1, expiry=10**9
+    )
+    return Send(
+        perps,
+        encode_call("Perps", "apply_credit", (1, 1, leaf, 1, 1, 1), [], account, limit, 1, 10**9),
+        gas=1_000_000,
+    )
+
+
+async def open_positions(spec: NetworkSpec, anvils: Mapping[ChainId, Anvil]) -> list[bytes]:
+    """Open positions of many leverages, every fourth short, secured by deposits on the hub."""
+    hub, venue = spec.chain(HUB), spec.chain(VENUE)
+    token, vault, perps = hub.tokens[0].address, contract(hub, "Vault"), contract(venue, "Perps")
+    minter = Wallet(anvils[HUB].rpc, HUB, anvils[HUB].key(0))
+    house, accounts = spec.account(perps), []
+    sends = [
+        Send(token, encode_call("DevToken", "mint", minter.address, 10**7 * USD), gas=200_000),
+        Send(token, encode_call("DevToken", "approve", vault, 10**9 * USD), gas=200_000),
+        Send(vault, encode_call("Vault", "deposit_for", house, token, 3 * 10**6 * USD)),
+    ]
+    raws = []
+    for place in range(PEOPLE):
+        wallet = Wallet(anvils[VENUE].rpc, VENUE, anvils[VENUE].key(5 + place))
+        account = spec.account(wallet.address)
+        accounts.append(account)
+        deposit = (1_000 + 37 * place) * USD
+        sends.append(Send(vault, encode_call("Vault", "deposit_for", account, token, deposit)))
+        notional = deposit * (20 + 55 * place // PEOPLE) // 10
+        size = notional * 10**10 // PRICE
+        raws += await wallet.sign(
+            [
+                Send(perps, encode_call("Perps", "request_credit", 0, notional), gas=500_000),
+                credit(venue, account, notional),
+                Send(
+                    perps,
+                    encode_call("Perps", "increase", 0, ETH, -size if place % 4 == 3 else size, 0),
+                    gas=2_000_000,
+                ),
+            ]
+        )
+    await minter.send(*sends)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(mine, anvils[VENUE])
+        await broadcast(anvils[VENUE].rpc, raws)
+        nursery.cancel_scope.cancel()
+    return accounts
+
+
+async def mine(anvil: Anvil) -> None:
+    """Mine what a batch of many senders left in the pool."""
+    while True:
+        await trio.sleep(0.2)
+        await anvil.mine()
+
+
+async def test_every_position_of_a_copied_network_is_closed(anvil_binary: Path) -> None:
+    async with (
+        chain_of(anvil_binary, HUB, accounts=PEOPLE + 10) as hub,
+        chain_of(anvil_binary, VENUE, accounts=PEOPLE + 10) as venue,
+    ):
+        anvils = {HUB: hub, VENUE: venue}
+        spec = await deploy(anvils)
+        accounts = await open_positions(spec, anvils)
+        before = [await one.rpc.call("eth_blockNumber") for one in anvils.values()]
+        urls = {chain: one.url for chain, one in anvils.items()}
+        policy = PolicySpec("liquidation", "policies.liquidation:Liquidation", budget_ms=5_000)
+        with trio.fail_after(200):
+            report = await drill(spec, urls, policy, CACHE)
+        assert report.accounts == PEOPLE
+        assert report.complete, [line for line in report.lines if not line.liquidated]
+        assert {line.account for line in report.lines} == {"0x" + one.hex() for one in accounts}
+        for line in report.lines:
+            assert line.closes > 0
+            assert line.health_before_ppm < PPM, line
+            assert line.health_after_ppm >= PPM or line.health_after_ppm == 0, line
+        totals = [sum(x.realised for x in report.lines), sum(x.predicted for x in report.lines)]
+        assert abs(totals[0] - totals[1]) * 50 <= totals[1], totals
+        assert json.loads(json.dumps(report.as_json()))["complete"]
+        after = [await one.rpc.call("eth_blockNumber") for one in anvils.values()]
+        assert before == after, "what was copied is untouched"
+
+
+async def test_a_policy_that_skips_leaves_everybody_and_the_report_says_so(
+    anvil_binary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.PEOPLE", 2)
+    monkeypatch.setattr("keeper.drill.network.DOWN", 12)
+    monkeypatch.setattr("keeper.drill.network.UP", 1)
+    monkeypatch.setattr("keeper.drill.network.VIEWS", 2)
+    async with chain_of(anvil_binary, HUB) as hub, chain_of(anvil_binary, VENUE) as venue:
+        anvils = {HUB: hub, VENUE: venue}
+        spec = await deploy(anvils)
+        await open_positions(spec, anvils)
+        urls = {chain: one.url for chain, one in anvils.items()}
+        report = await drill(spec, urls, PolicySpec("x", "policies.observer:Observer"), CACHE)
+        assert not report.complete
+        assert report.liquidated == 0
+        assert any("observing" in line.why for line in report.lines)
+
+
+async def test_a_moved_feed_answers_price_decimals_and_now(anvil_binary: Path) -> None:
+    async with chain_of(anvil_binary, HUB) as anvil:
+        where = "0x" + "77" * 20
+        await anvil.rpc.call("anvil_setCode", [where, feed_code(PRICE)])
+        await anvil.mine()
+
+        async def ask(name: str) -> bytes:
+            call = {"to": where, "data": "0x" + keccak(name.encode())[:4].hex()}
+            answer = await anvil.rpc.call("eth_call", [call, "latest"])
+            return bytes.fromhex(answer[2:])
+
+        assert int.from_bytes(await ask("decimals()"), "big") == 8
+        words = await ask("latestRoundData()")
+        numbers = [int.from_bytes(words[at : at + 32], "big") for at in range(0, 160, 32)]
+        block = await anvil.rpc.call("eth_getBlockByNumber", ["latest", False])
+        now = int(block["timestamp"], 16)
+        assert numbers[:2] == [1, PRICE]
+        assert numbers[2] == numbers[3] >= now
+        assert numbers[4] == 1
