@@ -2,19 +2,19 @@
 
 import math
 import os
-import threading
-import time
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
+import msgspec
 import pytest
 import trio
 
 from policies.api import Act, Skip
 from policies.host import Child, LatestView, PolicyFault, PolicyHost, PolicySpec
+from tests.support.policy_plugins import SINS
 from tests.support.policy_views import market_view, plugin
-
-MAX_LAG_S = 0.020
 
 
 @asynccontextmanager
@@ -32,92 +32,25 @@ async def running(name: str, **wish: int) -> AsyncIterator[PolicyHost]:
         nursery.cancel_scope.cancel()
 
 
-class Lag:
-    """How long the event loop was away from its clock, beyond what the machine itself was.
-
-    A thread of its own measures the machine: on a busy one both wake late, and only the difference
-    is the policy's doing.
-    """
-
-    def __init__(self) -> None:
-        self.loop = self.machine = 0.0
-        self._over = threading.Event()
-
-    def _control(self) -> None:
-        while not self._over.is_set():
-            before = time.monotonic()
-            self._over.wait(0.002)
-            self.machine = max(self.machine, time.monotonic() - before - 0.002)
-
-    async def watch(self) -> None:
-        thread = threading.Thread(target=self._control)
-        thread.start()
-        try:
-            before = trio.current_time()
-            while True:
-                await trio.sleep(0.002)
-                now = trio.current_time()
-                self.loop = max(self.loop, now - before - 0.002)
-                before = now
-        finally:
-            self._over.set()
-            thread.join()
-
-    @property
-    def worst(self) -> float:
-        return self.loop - self.machine
-
-
-SINS: list[tuple[str, dict[str, int], str]] = [
-    ("Spinning", {"budget_ms": 150}, "slow"),
-    ("Crashing", {}, "exception"),
-    ("Exiting", {}, "exit"),
-    ("Forking", {}, "process"),
-    ("Starting", {}, "process"),
-    ("MemoryEating", {"mem_mb": 160}, "memory"),
-    ("FrameSplitting", {}, "protocol"),
-    ("HalfFrame", {}, "exit"),
-    ("HugeFrame", {}, "protocol"),
-    ("Networking", {}, "network"),
-    ("FileReading", {}, "file"),
-    ("FileWriting", {}, "file"),
-    ("Wrong", {}, "protocol"),
-    ("TooWide", {}, "schema"),
-    ("Slow", {"budget_ms": 30}, "slow"),
-    ("BadLoad", {}, "exception"),
-    ("Old", {}, "api"),
-]
-
-
-async def sin(name: str, wish: dict[str, int], cause: str) -> Lag:
-    """Let a policy sin; check that it is caught and named; return how the loop fared."""
-    lag, view = Lag(), market_view()
-    async with trio.open_nursery() as watcher:
-        watcher.start_soon(lag.watch)
-        with trio.fail_after(20):
-            async with running(name, **{"budget_ms": 1500, **wish}) as host:
-                outcome = await host.outcome(view)
-                if outcome.source == name:  # the first call may pass before the sin shows
-                    outcome = await host.outcome(view)
-                assert outcome.source == "fallback"
-                assert all(isinstance(one, Skip) for one in outcome.decisions)
-                assert len(outcome.decisions) == len(view.tasks)
-                assert host.faults[cause] == 1, host.faults
-                assert host.last_fault.startswith(cause)
-        watcher.cancel_scope.cancel()
-    return lag
-
-
 @pytest.mark.parametrize(("name", "wish", "cause"), SINS, ids=[sin[0] for sin in SINS])
 async def test_a_sin_is_caught_and_named_and_the_node_unharmed(
     name: str, wish: dict[str, int], cause: str
 ) -> None:
-    worst = []
-    for _ in range(4):  # one hiccup of a busy machine is not the policy's
-        worst.append((await sin(name, wish, cause)).worst)
-        if worst[-1] <= MAX_LAG_S:
-            return
-    pytest.fail(f"the event loop was away for {worst} s")
+    view = market_view()
+    with trio.fail_after(20):
+        async with running(name, **{"budget_ms": 1500, **wish}) as host:
+            outcome = await host.outcome(view)
+            if outcome.source == name:  # the first call may pass before the sin shows
+                outcome = await host.outcome(view)
+            assert outcome.source == "fallback"
+            assert all(isinstance(one, Skip) for one in outcome.decisions)
+            assert len(outcome.decisions) == len(view.tasks)
+            assert host.faults[cause] == 1, host.faults
+            assert host.last_fault.startswith(cause)
+            # whatever it did to itself, the next child decides as if nothing had been
+            host.spec = replace(host.spec, target=plugin("Honest"), budget_ms=5_000, mem_mb=0)
+            await trio.sleep_until(host.quiet_until)
+            assert (await host.outcome(view)).fault == ""
 
 
 async def test_a_view_that_comes_before_the_host_is_up_waits_for_it() -> None:
@@ -130,17 +63,15 @@ async def test_a_view_that_comes_before_the_host_is_up_waits_for_it() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_killed_policy_takes_its_budget_and_a_tenth_at_most() -> None:
-    taken = []
-    for _ in range(4):  # one hiccup of a busy machine is not the host's
-        async with running("Spinning", budget_ms=200) as host:
-            started = trio.current_time()
-            await host.outcome(market_view())
-            taken.append(trio.current_time() - started)
-        assert taken[-1] >= 0.2
-        if taken[-1] <= 0.22:
-            return
-    pytest.fail(f"killed after {taken} s")
+async def test_a_killed_policy_leaves_no_process() -> None:
+    async with running("Spinning", budget_ms=200) as host:
+        child = host.child
+        assert child is not None
+        await host.outcome(market_view())
+        assert child.process.returncode == -signal.SIGKILL
+        assert host.child is None
+        with pytest.raises(ProcessLookupError):
+            os.killpg(child.process.pid, 0)
 
 
 async def test_prints_neither_corrupt_frames_nor_block() -> None:
@@ -202,6 +133,17 @@ async def test_an_oversized_view_is_refused_before_it_blocks_the_loop() -> None:
     async with running("Honest") as host:
         outcome = await host.outcome(big)
     assert outcome.fault.startswith("oversize")
+
+
+async def test_a_number_no_frame_can_hold_is_answered_by_the_fall_back() -> None:
+    view = market_view(accounts=1)
+    huge = msgspec.structs.replace(view, bond_free=1 << 70)
+    async with running("Honest", budget_ms=2000) as host:
+        outcome = await host.outcome(huge)
+        assert outcome.source == "fallback"
+        assert outcome.fault.startswith("oversize")
+        assert not host.faults, "the policy did nothing"
+        assert (await host.outcome(view)).source == "Honest"
 
 
 async def test_frames_split_anywhere_parse(monkeypatch: pytest.MonkeyPatch) -> None:
