@@ -22,7 +22,7 @@ PLOTS = (
     ("equity", "Equity of all accounts, USD"),
 )
 ROWS: tuple[tuple[str, str, bool], ...] = (
-    ("executed", "tasks executed", False),
+    ("executed", "closes executed", False),
     ("tasks", "tasks opened", False),
     ("lost", "lost to the rival", False),
     ("void", "void: healed before execution", False),
@@ -80,9 +80,13 @@ def plot(title: str, curves: Sequence[tuple[str, Sequence[int]]]) -> str:
         f'<line x1="{LEFT}" y1="0" x2="{LEFT}" y2="{HEIGHT - FOOT}"/>',
         f'<text x="{LEFT - 6}" y="14" text-anchor="end">{money(high)}</text>',
         f'<text x="{LEFT - 6}" y="{HEIGHT - FOOT}" text-anchor="end">{money(low)}</text>',
+        f'<text x="{LEFT}" y="{HEIGHT - 6}">start</text>',
+        f'<text x="{WIDTH}" y="{HEIGHT - 6}" text-anchor="end">end of the record</text>',
     ]
-    for colour, (_, values) in zip(cycle(COLOURS), curves, strict=False):
-        parts.append(f'<polyline stroke="{colour}" points="{_points(values, low, high)}"/>')
+    for number, (colour, (_, values)) in enumerate(zip(cycle(COLOURS), curves, strict=False)):
+        # longer gaps further down the list, so that equal curves show through one another
+        dashes = f' stroke-dasharray="6 {4 * number}"' if number else ""
+        parts.append(f'<polyline stroke="{colour}"{dashes} points="{_points(values, low, high)}"/>')
     parts.append("</svg>")
     return f"<figure><figcaption>{escape(title)}</figcaption>{''.join(parts)}</figure>"
 
