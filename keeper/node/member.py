@@ -17,6 +17,7 @@ from keeper.config import Config
 from keeper.legs import LegKind
 from keeper.node.calling import Calling
 from keeper.node.chase import Chase
+from keeper.node.own import own_work
 from keeper.node.parts import Parts
 from keeper.node.registry import Registry
 from keeper.node.risk import RiskWork
@@ -102,6 +103,7 @@ class MemberWork:
             self._on_awards,
             config.coins,
         )
+        self.own = own_work(parts, config, self.session.setting, self.trader.costs)
         self.carrier = Carrier(
             parts.network,
             parts.archive,
@@ -131,6 +133,8 @@ class MemberWork:
         """Work until the epoch is over; return False if it went on without this keeper."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.trader.run)
+            if self.own is not None:
+                nursery.start_soon(self.own.run)
             nursery.start_soon(self.carrier.run)
             nursery.start_soon(self.activator.run)
             nursery.start_soon(self.runner.run)
@@ -151,6 +155,8 @@ class MemberWork:
         self.parts.recorder.on_final(snapshot)
         self.carrier.on_final(snapshot)
         self.trader.on_final(snapshot)
+        if self.own is not None:
+            self.own.on_final(snapshot)
 
     def _on_seal(self, view: int) -> None:
         self.shown.on_seal(view)
