@@ -163,7 +163,8 @@ class Config:
         )
 
 
-KINDS = {"liquidation", "routing", "deleverage", "hedging", "filling"}
+KINDS = {"liquidation", "deleverage", "filling"}
+"""Kinds of policies that a node runs; the others can be written, checked and backtested only."""
 _SECTIONS: dict[str, set[str]] = {
     "node": {"mode", "password_file"},
     "p2p": {"listen", "bootstrap"},

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from keeper.config import MODES, load
+from keeper.config import KINDS, MODES, load
 from keeper.errors import ConfigError
 
 _MODE = re.compile(r'^(mode\s*=\s*)"[^"]*"', re.MULTILINE)
@@ -27,8 +27,14 @@ def promote_home(
         checked: whether the policy passes its checks; asked only beyond shadow.
 
     Raises:
-        ConfigError: an unknown mode, a skipped rung, or failing checks.
+        ConfigError: a kind no node runs, an unknown mode, a skipped rung, or failing checks.
     """
+    if kind not in KINDS:
+        raise ConfigError(
+            f"{policy} is of kind {kind}, which no node runs",
+            where="keeper.toml",
+            remedy=f"a node runs policies of kind {', '.join(sorted(KINDS))}",
+        )
     if to not in MODES:
         raise ConfigError(f"unknown mode {to!r}", where="--to", remedy=f"one of {', '.join(MODES)}")
     before = load(home)

@@ -95,7 +95,15 @@ class Council:
         return index.at(ref.number, ref.hash, ref.account_root)
 
     async def view(self) -> AwardState:
-        """Derive the next view from what the copies hold now; return its competition."""
+        """Derive the next view; return its competition."""
+        await self.derive()
+        state = decode(self.snapshot.book.rules["award"])
+        open_views = {state.collecting, *state.late, *(one.view for one in state.revealing)}
+        self.commits = [one for one in self.commits if one.view in open_views]
+        return state
+
+    async def derive(self) -> Snapshot:
+        """Derive the next snapshot from what the copies hold now."""
         await self.copies.indexed()
         network, header = self.setting.network, self.snapshot.header
         heads: list[SeenHead] = []
@@ -119,10 +127,7 @@ class Council:
         if isinstance(found, Lacking):
             raise LocalError(f"the drill lacks {found}", where="copies of the chains")
         self.snapshot = found[0]
-        state = decode(self.snapshot.book.rules["award"])
-        open_views = {state.collecting, *state.late, *(one.view for one in state.revealing)}
-        self.commits = [one for one in self.commits if one.view in open_views]
-        return state
+        return self.snapshot
 
     def certified(self, decision: Decision) -> tuple[SealTuple, tuple[bytes, ...]]:
         """Return (seal, proof) of a decision of the newest view, as the copies take it."""

@@ -147,7 +147,7 @@ def market_view(
     decimals = {one.symbol: one.decimals for one in margin.markets}
     decimals |= {one.symbol: one.decimals for one in margin.assets}
     accounts = {task.target.account for task in tasks}
-    accounts |= set(watched(parameters, snapshot.margins))
+    accounts |= {purse, *watched(parameters, snapshot.margins)}
     return api.MarketView(
         view=snapshot.header.view,
         now_ms=setting.network.genesis_time_ms + snapshot.header.tick * setting.network.tick_ms,

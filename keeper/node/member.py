@@ -18,6 +18,7 @@ from keeper.legs import LegKind
 from keeper.node.calling import Calling
 from keeper.node.chase import Chase
 from keeper.node.filling import filler_of
+from keeper.node.own import own_work
 from keeper.node.parts import Parts
 from keeper.node.registry import Registry
 from keeper.node.risk import RiskWork
@@ -107,6 +108,7 @@ class MemberWork:
             config.coins,
         )
         self.filler = filler_of(parts, config, self.session.me, committee.size)
+        self.own = own_work(parts, config, self.session.setting, self.trader.costs)
         self.carrier = Carrier(
             parts.network,
             parts.archive,
@@ -136,6 +138,8 @@ class MemberWork:
         """Work until the epoch is over; return False if it went on without this keeper."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.trader.run)
+            if self.own is not None:
+                nursery.start_soon(self.own.run)
             nursery.start_soon(self.carrier.run)
             nursery.start_soon(self.heads.run)
             nursery.start_soon(self.activator.run)
@@ -161,6 +165,8 @@ class MemberWork:
         if self.filler is not None:
             self.filler.on_final(snapshot)
         self.trader.on_final(snapshot)
+        if self.own is not None:
+            self.own.on_final(snapshot)
 
     def _on_seal(self, view: int) -> None:
         self.shown.on_seal(view)

@@ -222,8 +222,12 @@ def home_of(folder: Path, mode: str) -> Path:
 
 def test_promote_climbs_one_rung_at_a_time(tmp_path: Path) -> None:
     home = home_of(tmp_path / "home", "off")
-    done = CliRunner().invoke(app, ["promote", "observer", "--home", str(home), "--to", "dry"])
+    before = (home / "keeper.toml").read_text()
+    done = CliRunner().invoke(app, ["promote", "liquidation", "--home", str(home), "--to", "dry"])
     assert "skips shadow" in str(done.exception)
+    done = CliRunner().invoke(app, ["promote", "observer", "--home", str(home), "--to", "shadow"])
+    assert "which no node runs" in str(done.exception)
+    assert (home / "keeper.toml").read_text() == before
     for mode in ("shadow", "dry", "live"):
         found = run("promote", "liquidation", "--home", str(home), "--to", mode)
         assert found["mode"] == mode
@@ -237,9 +241,11 @@ def test_a_policy_that_fails_its_checks_stays_in_the_shadow(tmp_path: Path) -> N
     home = home_of(tmp_path / "home", "shadow")
     bad = tmp_path / "bad.py"
     bad.write_text(
-        "import itertools\nfrom policies.observer import Observer\nfrom policies.api import Skip\n"
+        "import itertools\nfrom policies.api import Kind, Manifest, Skip\n"
+        "from policies.observer import Observer, ObserverConfig\n"
         "COUNT = itertools.count()\n"
         "class Bad(Observer):\n"
+        "    manifest = Manifest(kind=Kind.LIQUIDATION, config=ObserverConfig)\n"
         "    def decide(self, view, state):\n"
         "        return [Skip(t.task, str(next(COUNT))) for t in view.tasks], state\n"
     )

@@ -9,69 +9,29 @@ import trio
 
 from keeper.contracts import encode_call
 from keeper.devnet.chains import Anvil
-from keeper.devnet.deploy import Market, account_id, deploy_chain
 from keeper.devnet.wallet import Send, Wallet, broadcast
-from keeper.drill.copies import constant_code, feed_code
+from keeper.drill.copies import feed_code
 from keeper.drill.network import drill
 from keeper.hashing import keccak
-from keeper.leaves import credit_leaf
-from keeper.network import ChainSpec, NetworkSpec
-from keeper.parameters import Parameters
-from keeper.units import PPM, ChainId, symbol
+from keeper.network import NetworkSpec
+from keeper.units import PPM, ChainId
 from policies.child import PolicySpec
 from tests.support.anvil import CACHE, anvil_binary, chain_of
+from tests.support.policy_network import (
+    ETH,
+    HUB,
+    PRICE,
+    USD,
+    VENUE,
+    contract,
+    credit,
+    deploy,
+    mine,
+)
 
 pytestmark = [pytest.mark.anvil]
 __all__ = ["anvil_binary"]
-HUB, VENUE = ChainId(31601), ChainId(31602)
-NETWORK = keccak(b"drill test")
-ETH, USD = symbol("ETH-USD"), 10**6
-PRICE = 3_000 * 10**8
 PEOPLE = 50
-
-
-async def deploy(anvils: Mapping[ChainId, Anvil]) -> NetworkSpec:
-    """Deploy a hub and a venue whose committees take every seal, as a copy's do."""
-    parameters = Parameters.devnet(list(anvils))
-    receivers = [account_id(NETWORK, bytes(19) + bytes([at])) for at in range(4)]
-    specs = []
-    for chain, anvil in anvils.items():
-        spec = await deploy_chain(
-            Wallet(anvil.rpc, chain, anvil.key(0)),
-            NETWORK,
-            parameters,
-            hub=chain == HUB,
-            venue=chain == VENUE,
-            markets=[Market(ETH, PRICE)],
-            assets=[("USDC", 10**8)],
-            receivers=receivers,
-        )
-        committee = spec.contract("Committee")
-        assert committee is not None
-        await anvil.rpc.call("anvil_setCode", ["0x" + committee.hex(), constant_code(1)])
-        specs.append(spec)
-    block = await anvils[HUB].rpc.call("eth_getBlockByNumber", ["0x1", False])
-    genesis_ms = int(block["timestamp"], 16) * 1000
-    return NetworkSpec(NETWORK, genesis_ms, 500, HUB, tuple(specs), parameters.encode(), 1)
-
-
-def contract(spec: ChainSpec, name: str) -> bytes:
-    found = spec.contract(name)
-    assert found is not None
-    return found
-
-
-def credit(spec: ChainSpec, account: bytes, limit: int) -> Send:
-    """Return the call that grants a credit under a root of this one decision."""
-    perps = contract(spec, "Perps")
-    leaf = credit_leaf(
-        NETWORK, 1, spec.id, perps, account=account, limit=limit, nonce=1, expiry=10**9
-    )
-    return Send(
-        perps,
-        encode_call("Perps", "apply_credit", (1, 1, leaf, 1, 1, 1), [], account, limit, 1, 10**9),
-        gas=1_000_000,
-    )
 
 
 async def open_positions(spec: NetworkSpec, anvils: Mapping[ChainId, Anvil]) -> list[bytes]:
@@ -111,13 +71,6 @@ async def open_positions(spec: NetworkSpec, anvils: Mapping[ChainId, Anvil]) -> 
         await broadcast(anvils[VENUE].rpc, raws)
         nursery.cancel_scope.cancel()
     return accounts
-
-
-async def mine(anvil: Anvil) -> None:
-    """Mine what a batch of many senders left in the pool."""
-    while True:
-        await trio.sleep(0.2)
-        await anvil.mine()
 
 
 async def test_every_position_of_a_copied_network_is_closed(anvil_binary: Path) -> None:
