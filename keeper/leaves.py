@@ -33,12 +33,13 @@ AWARD = (
 )
 FLOW_OUTCOME = (
     "FlowOutcome(bytes32 network,uint32 epoch,uint64 chain,address contract,"
-    "bytes32 flow,uint8 outcome)"
+    "bytes32 flow,uint8 outcome,uint16 late)"
 )
 FLOW_LEG = (
-    "Leg(uint64 chain,address escrow,address payer,address token,uint256 amount,address receiver)"
+    "Leg(uint64 chain,address escrow,address payer,address token,uint256 amount,uint256 deposit,"
+    "bytes32 receiver,address vault)"
 )
-FLOW = "Flow(bytes32 network,bytes32 nonce,bytes32[] legs)"
+FLOW = "Flow(bytes32 network,uint32 epoch,uint32 number,uint64 armBy,uint64 lockBy,bytes32[] legs)"
 ATTESTATION = (
     "Attestation(bytes32 network,uint32 epoch,uint64 chain,address contract,bytes32 eventHash)"
 )
@@ -178,26 +179,53 @@ def award_leaf(
 
 
 def flow_outcome_leaf(
-    network: bytes, epoch: int, chain: int, contract: bytes, *, flow: bytes, outcome: int
+    network: bytes,
+    epoch: int,
+    chain: int,
+    contract: bytes,
+    *,
+    flow: bytes,
+    outcome: int,
+    late: int,
 ) -> bytes:
-    """Return the leaf of a flow's one outcome: 1 commit, 2 abort."""
-    types = ("bytes32", "uint8")
-    return _placed(FLOW_OUTCOME, network, epoch, chain, contract, types, (flow, outcome))
+    """Return the leaf of a flow's one outcome: 1 commit, 2 abort; a bit per leg that is late."""
+    types, values = ("bytes32", "uint8", "uint16"), (flow, outcome, late)
+    return _placed(FLOW_OUTCOME, network, epoch, chain, contract, types, values)
 
 
 def flow_leg_hash(
-    chain: int, escrow: bytes, *, payer: bytes, token: bytes, amount: int, receiver: bytes
+    chain: int,
+    escrow: bytes,
+    *,
+    payer: bytes,
+    token: bytes,
+    amount: int,
+    deposit: int,
+    receiver: bytes,
+    vault: bytes,
 ) -> bytes:
     """Return the hash of one leg of a flow, on one chain and in one escrow."""
-    types = ("bytes32", "uint64", "address", "address", "address", "uint256", "address")
-    values = (type_hash(FLOW_LEG), chain, escrow, payer, token, amount, receiver)
-    return abi_hash(types, values)
+    types = (
+        *("bytes32", "uint64", "address", "address", "address"),
+        *("uint256", "uint256", "bytes32", "address"),
+    )
+    place = (type_hash(FLOW_LEG), chain, escrow)
+    return abi_hash(types, (*place, payer, token, amount, deposit, receiver, vault))
 
 
-def flow_id(network: bytes, nonce: bytes, legs: Sequence[bytes]) -> bytes:
-    """Return the id of a flow over the hashes of all its legs, in order."""
-    types = ("bytes32", "bytes32", "bytes32", "bytes32")
-    return abi_hash(types, (type_hash(FLOW), network, nonce, keccak(b"".join(legs))))
+def flow_id(
+    network: bytes,
+    legs: Sequence[bytes],
+    *,
+    epoch: int,
+    number: int,
+    arm_by: int,
+    lock_by: int,
+) -> bytes:
+    """Return the id of a flow over its times and the hashes of all its legs, in order."""
+    types = ("bytes32", "bytes32", "uint32", "uint32", "uint64", "uint64", "bytes32")
+    terms = (epoch, number, arm_by, lock_by)
+    return abi_hash(types, (type_hash(FLOW), network, *terms, keccak(b"".join(legs))))
 
 
 def attestation_leaf(

@@ -1,11 +1,13 @@
-"""`keeper flow open | status | trace | pay`: atomic flows over several chains.
+"""`keeper flow draft | open | lock | status | trace | pay`: atomic flows over several chains.
 
-    open    legs.json ─▶ id; with a payer's key: approve and lock the legs that are this payer's
+    draft   legs.json ─▶ flow.json with its times, the same file for every payer
+    open    flow.json ─▶ id; with a payer's key: place its deposits, or lock where there are none
+    lock    with a payer's key: once all deposits are placed, lock its legs
     status  every flow of the newest certified cut: legs, outcome, what each chain has taken
     trace   one flow: its legs, then every outcome this node holds
-    pay     send settled legs to whom they belong; anyone may
+    pay     send settled legs and lost deposits to whom they belong; anyone may
 
-Nobody has to announce a flow: keepers see locked legs, and decide when they are the whole flow.
+Nobody has to announce a flow: keepers see its legs, and decide when they are the whole flow.
 """
 
 import json
@@ -16,7 +18,7 @@ import typer
 
 from keeper import config, network
 from keeper.cli.account import State, load_state, open_archive
-from keeper.cli.onchain import ask, read_secret, send
+from keeper.cli.onchain import ask, head_time, read_secret, send
 from keeper.cli.output import JsonFlag, print_json, print_rows, print_table
 from keeper.contracts import encode_call
 from keeper.devnet.wallet import Send
@@ -24,12 +26,15 @@ from keeper.errors import ConfigError
 from keeper.keys import address_of
 from keeper.network import NetworkSpec
 from keeper.settle.flow import decode_rows
-from keeper.settle.terms import Terms, make_terms, read_legs
+from keeper.settle.payments import payments
+from keeper.settle.terms import MAX_WAIT_S, Flow, make_flow, plain_flow, read_flow, read_legs
 from keeper.venue import escrow
+from keeper.venue.escrow import LOCKED, PLEDGED, Terms
 
 app = typer.Typer(no_args_is_help=True, help="Atomic flows: all legs on all chains, or none.")
 
 Home = Annotated[Path, typer.Option(help="The node's home.")]
+File = Annotated[Path, typer.Argument(help="flow.json, the same file for every payer.")]
 OUTCOMES = ("waiting", "commit", "abort")
 
 
@@ -41,55 +46,118 @@ def _epoch(settings: config.Config, spec: NetworkSpec) -> int:
     return int(epoch)
 
 
-@app.command("open")
-def open_flow(
-    legs: Annotated[Path, typer.Argument(help="JSON list of legs, the same file for every payer.")],
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot be read as JSON: {error}", where=str(path)) from error
+
+
+@app.command()
+def draft(
+    legs: Annotated[Path, typer.Argument(help="JSON list of legs.")],
+    out: Annotated[Path, typer.Option(help="Where to write the flow.")],
     home: Home = Path(),
-    key: Annotated[Path | None, typer.Option(help="Lock this payer's legs: its key file.")] = None,
+    within_s: Annotated[
+        int, typer.Option("--within", min=1, max=MAX_WAIT_S, help="Seconds until all is locked.")
+    ] = 900,
+    deposits_s: Annotated[
+        int, typer.Option("--deposits-within", min=1, help="Seconds until deposits are placed.")
+    ] = 300,
     number: Annotated[int, typer.Option(help="Tell flows with the very same legs apart.")] = 0,
-    epoch: Annotated[int, typer.Option(help="Committee epoch; the current one if 0.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:
-    """Compute a flow's id from its legs, and lock the legs of one payer."""
+    """Give legs their times, and write the flow that every payer opens."""
     settings = config.load(home.resolve())
     spec = network.load(settings.network_file)
-    try:
-        rows = json.loads(legs.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read the legs: {error}", where=str(legs)) from error
-    wanted = read_legs(spec, rows, str(legs))
-    terms = make_terms(spec.id, epoch or _epoch(settings, spec), number, wanted)
-    sent = [] if key is None else _lock(settings, terms, read_secret(key))
-    value = {"flow": terms.id, "nonce": terms.nonce, "legs": terms.hashes, "transactions": sent}
-    if as_json:
-        print_json(value)
-        return
-    print_rows("Flow", [("id", "0x" + terms.id.hex()), ("nonce", "0x" + terms.nonce.hex())])
-    cells = [
-        (at, leg.chain, "0x" + leg.payer.hex(), leg.amount, "0x" + leg.receiver.hex())
-        for at, leg in enumerate(terms.legs)
-    ]
-    print_table(("leg", "chain", "payer", "amount", "receiver"), cells, "Legs")
-    print_table(("transaction",), [(one,) for one in sent], "Sent")
+    wanted = read_legs(spec, _json(legs), str(legs))
+    now = max((head_time(settings, chain) for chain in {leg.chain for leg in wanted}), default=0)
+    arm_by = now + deposits_s if any(leg.deposit for leg in wanted) else 0
+    terms = Terms(_epoch(settings, spec), number, arm_by, now + within_s)
+    flow = make_flow(spec.id, terms, wanted)
+    out.write_text(json.dumps(plain_flow(flow), indent=2) + "\n")
+    _print_flow(flow, [], as_json)
 
 
-def _lock(settings: config.Config, terms: Terms, secret: bytes) -> list[str]:
-    """Approve and lock every leg of one payer; return the transactions."""
-    payer, sent = address_of(secret), list[str]()
-    for index, leg in enumerate(terms.legs):
-        if leg.payer == payer:
-            approve = encode_call("DevToken", "approve", leg.escrow, leg.amount)
-            prepare = encode_call(
-                *("Escrow", "prepare", terms.nonce, terms.hashes, index),
-                *(leg.token, leg.amount, leg.receiver),
+@app.command("open")
+def open_flow(
+    file: File,
+    home: Home = Path(),
+    key: Annotated[Path | None, typer.Option(help="Act for this payer: its key file.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show a flow and its id; with a key, place the payer's deposits, or lock if it has none."""
+    settings = config.load(home.resolve())
+    flow = read_flow(network.load(settings.network_file), _json(file), str(file))
+    function = "pledge" if flow.terms.arm_by else "prepare"
+    sent = [] if key is None else _enter(settings, flow, read_secret(key), function)
+    _print_flow(flow, sent, as_json)
+
+
+@app.command()
+def lock(
+    file: File,
+    key: Annotated[Path, typer.Option(help="The payer's key file.")],
+    home: Home = Path(),
+    as_json: JsonFlag = False,
+) -> None:
+    """Lock a payer's legs; refused until every deposit is placed, since then nobody must lock."""
+    settings = config.load(home.resolve())
+    flow = read_flow(network.load(settings.network_file), _json(file), str(file))
+    for at, leg in enumerate(flow.legs):
+        if flow.terms.arm_by and _stage(settings, flow, at) < PLEDGED:
+            raise ConfigError(
+                f"the deposit of leg {at} is not placed",
+                where=f"chain {leg.chain}",
+                remedy="wait for its payer; after arm_by the flow ends and deposits come back",
             )
-            calls = [Send(leg.token, approve, gas=200_000), Send(leg.escrow, prepare, gas=600_000)]
-            sent += send(settings, leg.chain, secret, calls)
-    if not sent:
+    _print_flow(flow, _enter(settings, flow, read_secret(key), "prepare"), as_json)
+
+
+def _stage(settings: config.Config, flow: Flow, index: int) -> int:
+    leg = flow.legs[index]
+    (stage,) = ask(settings, leg.chain, leg.escrow, "Escrow", "stage", flow.id, leg.hash)
+    return int(stage)
+
+
+def _enter(settings: config.Config, flow: Flow, secret: bytes, function: str) -> list[str]:
+    """Approve, then pledge or lock every leg of one payer that is not; return the transactions."""
+    payer, sent, mine = address_of(secret), list[str](), False
+    wanted = LOCKED if function == "prepare" else PLEDGED
+    for index, leg in enumerate(flow.legs):
+        if leg.payer != payer:
+            continue
+        mine = True
+        stage = _stage(settings, flow, index)
+        if stage >= wanted:
+            continue
+        due = (leg.amount if wanted == LOCKED else 0) + (0 if stage else leg.deposit)
+        approve = encode_call("DevToken", "approve", leg.escrow, due)
+        enter = encode_call("Escrow", function, flow.terms.struct, flow.hashes, index, leg.struct)
+        calls = [Send(leg.token, approve, gas=200_000), Send(leg.escrow, enter, gas=600_000)]
+        sent += send(settings, leg.chain, secret, calls)
+    if not mine:
         raise ConfigError(
             f"no leg is paid by 0x{payer.hex()}", where="--key", remedy="give a payer's key"
         )
     return sent
+
+
+def _print_flow(flow: Flow, sent: list[str], as_json: bool) -> None:
+    value = {"flow": flow.id, **plain_flow(flow), "hashes": flow.hashes, "transactions": sent}
+    if as_json:
+        print_json(value)
+        return
+    terms = flow.terms
+    rows = [("id", "0x" + flow.id.hex()), ("epoch", terms.epoch), ("number", terms.number)]
+    rows += [("deposits by", terms.arm_by or "none"), ("locked by", terms.lock_by)]
+    print_rows("Flow", rows)
+    cells = [
+        (at, leg.chain, "0x" + leg.payer.hex(), leg.amount, leg.deposit, "0x" + leg.receiver.hex())
+        for at, leg in enumerate(flow.legs)
+    ]
+    print_table(("leg", "chain", "payer", "amount", "deposit", "receiver"), cells, "Legs")
+    print_table(("transaction",), [(one,) for one in sent], "Sent")
 
 
 def flows_of(state: State) -> list[dict[str, Any]]:
@@ -100,29 +168,37 @@ def flows_of(state: State) -> list[dict[str, Any]]:
         records = state.tables.get(spec.id)
         if records is None:
             continue
-        for leg in escrow.prepared(spec, records):
-            came = escrow.outcome(spec, records, leg.flow)
-            flow = found.setdefault(leg.flow, {"flow": leg.flow, "outcome": 0, "legs": []})
-            row = rows.get(leg.flow)
+        for one in escrow.prepared(spec, records):
+            came, late = escrow.outcome(spec, records, one.flow)
+            start = {"flow": one.flow, "outcome": 0, "late": 0}
+            start |= {"arm_by": one.terms.arm_by, "lock_by": one.terms.lock_by, "legs": []}
+            flow = found.setdefault(one.flow, start)
+            row = rows.get(one.flow)
             flow["outcome"] = max(flow["outcome"], came, 0 if row is None else row.outcome)
-            flow["legs"].append(_leg(leg, came))
+            flow["late"] |= late | (0 if row is None else row.late)
+            flow["legs"].append(_leg(one, came, late))
     for flow in found.values():
         flow["outcome"] = OUTCOMES[flow["outcome"]]
+        flow["late"] = [at for at in range(16) if flow["late"] >> at & 1]
         flow["legs"].sort(key=lambda leg: leg["index"])
     return [flow for _, flow in sorted(found.items())]
 
 
-def _leg(leg: escrow.PreparedLeg, came: int) -> dict[str, Any]:
+def _leg(one: escrow.Prepared, came: int, late: int) -> dict[str, Any]:
     left = {0: "escaped", 1: "paid", 2: "returned"}[came]
+    held = "locked" if one.stage == LOCKED else "deposit placed"
+    if one.stage == PLEDGED and late >> one.index & 1:
+        held = "deposit lost"
     return {
-        "index": leg.index,
-        "chain": leg.chain,
-        "payer": leg.payer,
-        "token": leg.token,
-        "amount": leg.amount,
-        "receiver": leg.receiver,
+        "index": one.index,
+        "chain": one.leg.chain,
+        "payer": one.leg.payer,
+        "token": one.leg.token,
+        "amount": one.leg.amount,
+        "deposit": one.leg.deposit,
+        "receiver": one.leg.receiver,
         "settled": OUTCOMES[came],
-        "state": left if leg.left else "locked",
+        "state": left if one.left else held,
     }
 
 
@@ -182,6 +258,7 @@ def trace(name: Name, home: Home = Path(), as_json: JsonFlag = False) -> None:
         print_json(flow | {"decisions": found})
         return
     rows = [("id", "0x" + flow["flow"].hex()), ("outcome", flow["outcome"])]
+    rows += [("late", ", ".join(f"leg {at}" for at in flow["late"]) or "nobody")]
     rows += [
         (f"leg {leg['index']}", f"{leg['amount']} on chain {leg['chain']}: {leg['state']}")
         for leg in flow["legs"]
@@ -198,16 +275,13 @@ def pay(
     home: Home = Path(),
     as_json: JsonFlag = False,
 ) -> None:
-    """Send every settled leg to its receiver, or back to its payer."""
+    """Send every settled leg and every lost deposit to whom they belong."""
     state = load_state(home)
     flow, secret = _find(state, name), read_secret(key)
     settings = config.load(home.resolve())
     sent: list[str] = []
-    for leg in flow["legs"]:
-        if leg["settled"] != OUTCOMES[0] and leg["state"] == "locked":
-            contract = state.spec.chain(leg["chain"]).contract("Escrow")
-            call = Send(contract, encode_call("Escrow", "pay", flow["flow"], leg["index"]))
-            sent += send(settings, leg["chain"], secret, [call])
+    for call in payments(state.spec, state.tables, flow["flow"]):
+        sent += send(settings, call.chain, secret, [Send(call.to, call.data)])
     if as_json:
         print_json({"flow": flow["flow"], "transactions": sent})
         return

@@ -6,13 +6,17 @@
 @license Apache-2.0
 @notice Legs on several chains that all happen or none: one sealed outcome decides them all.
 @dev
-    prepare (payer locks a leg) ─▶ FlowOutcome leaf ─┬─ commit ─▶ receiver is paid
-                                                     └─ abort  ─▶ payer is refunded
+    pledge (deposit) ─▶ prepare (lock) ─▶ FlowOutcome leaf ─┬─ commit ─▶ receiver is paid
+       by armBy            by lockBy                        └─ abort  ─▶ payer is refunded
+                                                                  └─ late ─▶ deposit to the others
     no outcome for ESCAPE blocks ─▶ escape: payer is refunded
 
-    flow = keccak(network, nonce, keccak(leg hashes)), and a leg's hash names its chain, escrow,
-    payer, token, amount and receiver: no leg can be slipped in or changed. There is no local time
-    lock below the escape: one side's time-out while the other side commits is how such swaps split.
+    flow = keccak(network, epoch, number, armBy, lockBy, keccak(leg hashes)), and a leg's hash names
+    its chain, escrow, payer, token, amount, deposit and receiver: no leg, time or deposit can be
+    slipped in or changed. There is no local time lock below the escape: one side's time-out while
+    the other side commits is how such swaps split. A leg cannot be locked after `lockBy`, so a
+    chain whose clock has passed it says for ever who has locked and who has not.
+    Deposits come first: once every leg has one, whoever does not lock loses it to those who did.
     The escape is days long, for a quorum that is lost for good, and it trades atomicity away: an
     outcome that comes after it finds that leg gone. Nobody owns this contract.
 """
@@ -22,21 +26,45 @@ from keeper.contracts import sealing
 
 initializes: sealing
 
-event Prepared:
+interface IVault:
+    def deposit_for(account: bytes32, token: address, amount: uint256): nonpayable
+
+event Prepared:  # the last one of a leg says how far it is
     flow: indexed(bytes32)
     index: indexed(uint256)
     payer: address
     token: address
     amount: uint256
-    receiver: address
+    deposit: uint256
+    receiver: bytes32
+    vault: address
+    epoch: uint32
+    number: uint32
+    armBy: uint64
+    lockBy: uint64
+    stage: uint8
 
 event Settled:
     flow: indexed(bytes32)
     outcome: uint8
+    late: uint16
 
 event Paid:
     flow: indexed(bytes32)
     index: indexed(uint256)
+    to: bytes32
+    token: address
+    amount: uint256
+
+event Refunded:  # the deposit of a committed leg
+    flow: indexed(bytes32)
+    index: indexed(uint256)
+    amount: uint256
+
+event Compensated:
+    flow: indexed(bytes32)
+    index: indexed(uint256)
+    heir: indexed(uint256)
     to: address
     token: address
     amount: uint256
@@ -44,25 +72,38 @@ event Paid:
 event LeafUsed:
     leaf: indexed(bytes32)
 
+struct Terms:
+    epoch: uint32  # committee epoch in which it is opened
+    number: uint32  # tells flows with the very same legs apart
+    armBy: uint64  # last second for a deposit; 0: a flow without deposits
+    lockBy: uint64  # last second for a lock
+
 struct Leg:
+    chain: uint64
+    escrow: address
     payer: address
     token: address
-    amount: uint256  # 0: not prepared, or paid already
-    receiver: address
-    prepared_at: uint64  # block
+    amount: uint256
+    deposit: uint256  # of the same token, lost by a payer that does not lock
+    receiver: bytes32  # address, or the margin account where `vault` is set
+    vault: address  # where to deposit, or empty
 
 MAX_LEGS: constant(uint256) = 16
-COMMIT: constant(uint8) = 1
-ABORT: constant(uint8) = 2
-OUTCOME_TYPE: constant(bytes32) = keccak256("FlowOutcome(bytes32 network,uint32 epoch,uint64 chain,address contract,bytes32 flow,uint8 outcome)")
-LEG_TYPE: constant(bytes32) = keccak256("Leg(uint64 chain,address escrow,address payer,address token,uint256 amount,address receiver)")
-FLOW_TYPE: constant(bytes32) = keccak256("Flow(bytes32 network,bytes32 nonce,bytes32[] legs)")
+MAX_WAIT: constant(uint256) = 86_400
+PLEDGED: constant(uint256) = 1
+LOCKED: constant(uint256) = 2
+GONE: constant(uint256) = 3
+COMMIT: constant(uint256) = 1
+ABORT: constant(uint256) = 2
+OUTCOME_TYPE: constant(bytes32) = keccak256("FlowOutcome(bytes32 network,uint32 epoch,uint64 chain,address contract,bytes32 flow,uint8 outcome,uint16 late)")
+LEG_TYPE: constant(bytes32) = keccak256("Leg(uint64 chain,address escrow,address payer,address token,uint256 amount,uint256 deposit,bytes32 receiver,address vault)")
+FLOW_TYPE: constant(bytes32) = keccak256("Flow(bytes32 network,uint32 epoch,uint32 number,uint64 armBy,uint64 lockBy,bytes32[] legs)")
 
-ESCAPE: immutable(uint64)  # blocks
+ESCAPE: immutable(uint256)  # blocks
 
-outcome: public(HashMap[bytes32, uint8])
-legs: public(HashMap[bytes32, HashMap[uint256, Leg]])
-taken: HashMap[bytes32, HashMap[uint256, bool]]  # a leg is prepared once
+legs: HashMap[bytes32, HashMap[bytes32, uint256]]  # flow -> leg hash -> stage | index | block
+outcomes: HashMap[bytes32, uint256]  # outcome | late legs
+heirs: HashMap[bytes32, HashMap[uint256, uint256]]  # flow -> late leg -> heirs paid already
 
 
 @deploy
@@ -73,12 +114,12 @@ def __init__(snapshots: address, escape: uint64):
     """
     assert escape != 0, "escrow: no escape delay"
     sealing.__init__(snapshots)
-    ESCAPE = escape
+    ESCAPE = convert(escape, uint256)
 
 
 @external
 @view
-def escape_delay() -> uint64:
+def escape_delay() -> uint256:
     """
     @notice Blocks without an outcome after which a payer may take a leg back.
     """
@@ -87,71 +128,67 @@ def escape_delay() -> uint64:
 
 @external
 @view
-def leg_hash(payer: address, token: address, amount: uint256, receiver: address) -> bytes32:
+def outcome(flow: bytes32) -> uint8:
     """
-    @notice The hash of a leg on this chain and in this escrow.
+    @notice 0 none yet, 1 commit, 2 abort.
     """
-    return self._leg(payer, token, amount, receiver)
+    return convert(self.outcomes[flow] & 255, uint8)
 
 
 @external
 @view
-def flow_id(nonce: bytes32, leg_hashes: DynArray[bytes32, MAX_LEGS]) -> bytes32:
+def stage(flow: bytes32, leg_hash: bytes32) -> uint8:
     """
-    @notice The id of a flow over all its legs, in order.
+    @notice 0 nothing here, 1 deposit placed, 2 locked, 3 gone.
     """
-    return self._flow(nonce, leg_hashes)
+    return convert(self.legs[flow][leg_hash] & 255, uint8)
+
+
+@external
+@pure
+def leg_hash(leg: Leg) -> bytes32:
+    """
+    @notice The hash of a leg as a flow's id binds it.
+    """
+    return self._hash(leg)
+
+
+@external
+@view
+def flow_id(terms: Terms, leg_hashes: DynArray[bytes32, MAX_LEGS]) -> bytes32:
+    """
+    @notice The id of a flow over its times and all its legs, in order.
+    """
+    return self._flow(terms, leg_hashes)
+
+
+@external
+@nonreentrant
+def pledge(
+    terms: Terms, leg_hashes: DynArray[bytes32, MAX_LEGS], index: uint256, leg: Leg
+) -> bytes32:
+    """
+    @notice Place the deposit of the caller's leg; it is lost only if all are placed and this leg is
+        then not locked while another's is.
+    @param terms Times and number of the flow.
+    @param leg_hashes Every leg of the flow, on whatever chain.
+    @param index Which of them is the caller's.
+    @return The flow's id.
+    """
+    assert terms.armBy != 0, "escrow: a flow without deposits"
+    return self._enter(terms, leg_hashes, index, leg, PLEDGED)
 
 
 @external
 @nonreentrant
 def prepare(
-    nonce: bytes32,
-    leg_hashes: DynArray[bytes32, MAX_LEGS],
-    index: uint256,
-    token: address,
-    amount: uint256,
-    receiver: address,
+    terms: Terms, leg_hashes: DynArray[bytes32, MAX_LEGS], index: uint256, leg: Leg
 ) -> bytes32:
     """
-    @notice Lock the caller's leg of a flow.
-    @param nonce Any word that makes the flow one of its kind.
-    @param leg_hashes Every leg of the flow, on whatever chain.
-    @param index Which of them is locked here.
+    @notice Lock the caller's leg, with its deposit where that was not placed before.
     @return The flow's id.
     """
-    assert amount != 0, "escrow: nothing to lock"
-    assert receiver != empty(address), "escrow: bad receiver"
-    assert index < len(leg_hashes), "escrow: no such leg"
-    assert leg_hashes[index] == self._leg(
-        msg.sender, token, amount, receiver
-    ), "escrow: another leg"
-    flow: bytes32 = self._flow(nonce, leg_hashes)
-    assert self.outcome[flow] == 0, "escrow: flow is settled"
-    assert not self.taken[flow][index], "escrow: leg was prepared"
-    self.taken[flow][index] = True
-    self.legs[flow][index] = Leg(
-        payer=msg.sender,
-        token=token,
-        amount=amount,
-        receiver=receiver,
-        prepared_at=convert(block.number, uint64),
-    )
-    log Prepared(
-        flow=flow,
-        index=index,
-        payer=msg.sender,
-        token=token,
-        amount=amount,
-        receiver=receiver,
-    )
-    before: uint256 = staticcall IERC20(token).balanceOf(self)
-    assert extcall IERC20(token).transferFrom(
-        msg.sender, self, amount, default_return_value=True
-    ), "escrow: token refused"
-    came: uint256 = staticcall IERC20(token).balanceOf(self) - before
-    assert came == amount, "escrow: token takes a fee"
-    return flow
+    return self._enter(terms, leg_hashes, index, leg, LOCKED)
 
 
 @external
@@ -160,13 +197,16 @@ def settle(
     proof: DynArray[bytes32, proofs.MAX_PROOF],
     flow: bytes32,
     outcome: uint8,
+    late: uint16,
 ):
     """
     @notice Bring a flow's one outcome. Anyone may; the first is the last.
     @param outcome 1 commit, 2 abort.
+    @param late One bit per leg whose deposit is lost to the others.
     """
-    assert outcome == COMMIT or outcome == ABORT, "escrow: no such outcome"
-    assert self.outcome[flow] == 0, "escrow: flow is settled"
+    word: uint256 = convert(outcome, uint256)
+    assert word == COMMIT or word == ABORT, "escrow: no such outcome"
+    assert self.outcomes[flow] == 0, "escrow: flow is settled"
     sealing._require(seal)
     leaf: bytes32 = keccak256(
         keccak256(
@@ -178,65 +218,233 @@ def settle(
                 self,
                 flow,
                 outcome,
+                late,
             )
         )
     )
     assert proofs._included(leaf, seal.root, proof), "escrow: not in the root"
-    self.outcome[flow] = outcome
+    self.outcomes[flow] = word | (convert(late, uint256) << 8)
     log LeafUsed(leaf=leaf)
-    log Settled(flow=flow, outcome=outcome)
+    log Settled(flow=flow, outcome=outcome, late=late)
 
 
 @external
 @nonreentrant
-def pay(flow: bytes32, index: uint256):
+def pay(flow: bytes32, leg: Leg):
     """
     @notice Pay a leg of a settled flow: to its receiver on commit, back to its payer on abort.
+    @dev On commit a deposit goes back to the payer by a second call, so that a payer whom the token
+        refuses cannot keep the receiver from being paid.
     """
-    leg: Leg = self.legs[flow][index]
-    assert leg.amount != 0, "escrow: nothing locked"
-    outcome: uint8 = self.outcome[flow]
-    assert outcome != 0, "escrow: not settled"
-    self._pay(flow, index, leg, leg.receiver if outcome == COMMIT else leg.payer)
+    hash: bytes32 = self._hash(leg)
+    word: uint256 = self.legs[flow][hash]
+    settled: uint256 = self.outcomes[flow]
+    assert self._held(word), "escrow: nothing locked"
+    assert settled != 0, "escrow: not settled"
+    index: uint256 = (word >> 8) & 255
+    if settled & 255 == ABORT:
+        assert word & 255 == LOCKED or not self._late(settled, index), "escrow: deposit is lost"
+        self._back(flow, hash, word, leg)
+    elif word & 255 == LOCKED:
+        self._mark(flow, hash, word, PLEDGED if leg.deposit != 0 else GONE)
+        log Paid(flow=flow, index=index, to=leg.receiver, token=leg.token, amount=leg.amount)
+        if leg.vault == empty(address):
+            self._send(leg.token, convert(convert(leg.receiver, uint256), address), leg.amount)
+        else:
+            self._into_vault(leg)
+    else:
+        self._mark(flow, hash, word, GONE)
+        log Refunded(flow=flow, index=index, amount=leg.deposit)
+        self._send(leg.token, leg.payer, leg.deposit)
 
 
 @external
 @nonreentrant
-def escape(flow: bytes32, index: uint256):
+def compensate(terms: Terms, legs: DynArray[Leg, MAX_LEGS], index: uint256, heir: uint256):
     """
-    @notice Give a leg back to its payer when no outcome came for the escape delay.
+    @notice Pay one of those who had locked their leg its share of a lost deposit. Anyone may.
+    @param legs Every leg of the flow, in order.
+    @param index The leg whose deposit is lost.
+    @param heir A leg of another payer that is not late: its payer is paid here.
     """
-    leg: Leg = self.legs[flow][index]
-    assert leg.amount != 0, "escrow: nothing locked"
-    assert self.outcome[flow] == 0, "escrow: flow is settled"
-    assert convert(block.number, uint64) >= leg.prepared_at + ESCAPE, "escrow: still waiting"
-    self._pay(flow, index, leg, leg.payer)
-
-
-@internal
-def _pay(flow: bytes32, index: uint256, leg: Leg, to: address):
-    self.legs[flow][index] = empty(Leg)
-    log Paid(flow=flow, index=index, to=to, token=leg.token, amount=leg.amount)
-    assert extcall IERC20(leg.token).transfer(
-        to, leg.amount, default_return_value=True
-    ), "escrow: token refused"
-
-
-@internal
-@view
-def _leg(payer: address, token: address, amount: uint256, receiver: address) -> bytes32:
-    return keccak256(
-        abi_encode(LEG_TYPE, convert(chain.id, uint64), self, payer, token, amount, receiver)
+    hashes: DynArray[bytes32, MAX_LEGS] = []
+    for leg: Leg in legs:
+        hashes.append(self._hash(leg))
+    flow: bytes32 = self._flow(terms, hashes)
+    settled: uint256 = self.outcomes[flow]
+    assert index < len(legs) and heir < len(legs), "escrow: no such leg"
+    assert settled & 255 == ABORT and self._late(settled, index), "escrow: not late"
+    word: uint256 = self.legs[flow][hashes[index]]
+    assert word & 255 == PLEDGED, "escrow: nothing locked"
+    lost: Leg = legs[index]
+    count: uint256 = 0
+    rank: uint256 = MAX_LEGS
+    for at: uint256 in range(len(legs), bound=MAX_LEGS):
+        if not self._late(settled, at) and legs[at].payer != lost.payer:
+            if at == heir:
+                rank = count
+            count += 1
+    assert rank < count, "escrow: no heir"
+    paid: uint256 = self.heirs[flow][index]
+    assert paid & (1 << heir) == 0, "escrow: paid already"
+    self.heirs[flow][index] = paid | (1 << heir)
+    share: uint256 = lost.deposit * (rank + 1) // count - lost.deposit * rank // count
+    log Compensated(
+        flow=flow, index=index, heir=heir, to=legs[heir].payer, token=lost.token, amount=share
     )
+    self._send(lost.token, legs[heir].payer, share)
+
+
+@external
+@nonreentrant
+def escape(flow: bytes32, leg: Leg):
+    """
+    @notice Give a leg and its deposit back to its payer when no outcome came for the escape delay.
+    """
+    hash: bytes32 = self._hash(leg)
+    word: uint256 = self.legs[flow][hash]
+    assert self._held(word), "escrow: nothing locked"
+    assert self.outcomes[flow] == 0, "escrow: flow is settled"
+    assert block.number >= (word >> 16) + ESCAPE, "escrow: still waiting"
+    self._back(flow, hash, word, leg)
+
+
+@internal
+def _enter(
+    terms: Terms,
+    leg_hashes: DynArray[bytes32, MAX_LEGS],
+    index: uint256,
+    leg: Leg,
+    stage: uint256,
+) -> bytes32:
+    hash: bytes32 = self._hash(leg)
+    assert index < len(leg_hashes), "escrow: no such leg"
+    assert leg_hashes[index] == hash, "escrow: another leg"
+    assert (
+        leg.chain == convert(chain.id, uint64) and leg.escrow == self and leg.payer == msg.sender
+    ), "escrow: another leg"
+    assert leg.amount != 0, "escrow: nothing to lock"
+    assert leg.receiver != empty(bytes32), "escrow: bad receiver"
+    assert (
+        leg.vault != empty(address) or convert(leg.receiver, uint256) >> 160 == 0
+    ), "escrow: bad receiver"
+    self._in_time(terms, leg)
+    flow: bytes32 = self._flow(terms, leg_hashes)
+    assert self.outcomes[flow] == 0, "escrow: flow is settled"
+    before: uint256 = self.legs[flow][hash] & 255
+    assert before < stage, "escrow: leg was prepared"
+    due: uint256 = leg.amount if stage == LOCKED else 0
+    if before == 0:
+        assert terms.armBy == 0 or block.timestamp <= convert(
+            terms.armBy, uint256
+        ), "escrow: too late for a deposit"
+        due += leg.deposit
+    self.legs[flow][hash] = stage | (index << 8) | (block.number << 16)
+    log Prepared(
+        flow=flow,
+        index=index,
+        payer=leg.payer,
+        token=leg.token,
+        amount=leg.amount,
+        deposit=leg.deposit,
+        receiver=leg.receiver,
+        vault=leg.vault,
+        epoch=terms.epoch,
+        number=terms.number,
+        armBy=terms.armBy,
+        lockBy=terms.lockBy,
+        stage=convert(stage, uint8),
+    )
+    self._pull(leg.token, due)
+    return flow
 
 
 @internal
 @view
-def _flow(nonce: bytes32, leg_hashes: DynArray[bytes32, MAX_LEGS]) -> bytes32:
+def _in_time(terms: Terms, leg: Leg):
+    lock_by: uint256 = convert(terms.lockBy, uint256)
+    assert block.timestamp <= lock_by, "escrow: too late to lock"
+    assert lock_by <= block.timestamp + MAX_WAIT, "escrow: too far away"
+    assert terms.armBy < terms.lockBy, "escrow: no time to lock"
+    assert terms.armBy != 0 or leg.deposit == 0, "escrow: a flow without deposits"
+
+
+@internal
+def _back(flow: bytes32, hash: bytes32, word: uint256, leg: Leg):
+    amount: uint256 = leg.deposit
+    if word & 255 == LOCKED:
+        amount += leg.amount
+    self._mark(flow, hash, word, GONE)
+    payer: bytes32 = convert(convert(leg.payer, uint256), bytes32)
+    log Paid(flow=flow, index=(word >> 8) & 255, to=payer, token=leg.token, amount=amount)
+    self._send(leg.token, leg.payer, amount)
+
+
+@internal
+def _mark(flow: bytes32, hash: bytes32, word: uint256, stage: uint256):
+    self.legs[flow][hash] = ((word >> 8) << 8) | stage
+
+
+@internal
+def _into_vault(leg: Leg):
+    assert extcall IERC20(leg.token).approve(
+        leg.vault, leg.amount, default_return_value=True
+    ), "escrow: token refused"
+    before: uint256 = staticcall IERC20(leg.token).balanceOf(self)
+    extcall IVault(leg.vault).deposit_for(leg.receiver, leg.token, leg.amount)
+    left: uint256 = staticcall IERC20(leg.token).balanceOf(self)
+    assert left + leg.amount == before, "escrow: vault took another amount"
+
+
+@internal
+def _send(token: address, to: address, amount: uint256):
+    if amount != 0:
+        assert extcall IERC20(token).transfer(
+            to, amount, default_return_value=True
+        ), "escrow: token refused"
+
+
+@internal
+def _pull(token: address, amount: uint256):
+    if amount == 0:
+        return
+    before: uint256 = staticcall IERC20(token).balanceOf(self)
+    assert extcall IERC20(token).transferFrom(
+        msg.sender, self, amount, default_return_value=True
+    ), "escrow: token refused"
+    came: uint256 = staticcall IERC20(token).balanceOf(self) - before
+    assert came == amount, "escrow: token takes a fee"
+
+
+@internal
+@pure
+def _held(word: uint256) -> bool:
+    stage: uint256 = word & 255
+    return stage == PLEDGED or stage == LOCKED
+
+
+@internal
+@pure
+def _late(settled: uint256, index: uint256) -> bool:
+    return (settled >> (8 + index)) & 1 == 1
+
+
+@internal
+@pure
+def _hash(leg: Leg) -> bytes32:
+    return keccak256(abi_encode(LEG_TYPE, leg))
+
+
+@internal
+@view
+def _flow(terms: Terms, leg_hashes: DynArray[bytes32, MAX_LEGS]) -> bytes32:
     # the legs are hashed as their words: the encoded list without offset and length
     words: Bytes[32 * (MAX_LEGS + 2)] = abi_encode(leg_hashes)
     return keccak256(
         abi_encode(
-            FLOW_TYPE, sealing.NETWORK, nonce, keccak256(slice(words, 64, 32 * len(leg_hashes)))
+            FLOW_TYPE,
+            sealing.NETWORK,
+            terms,
+            keccak256(slice(words, 64, 32 * len(leg_hashes))),
         )
     )

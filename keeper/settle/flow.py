@@ -1,94 +1,60 @@
 """Atomic flows: one outcome per flow id, for every chain and for ever.
 
     Prepared on some chain ─▶ waiting ─┬─ every leg is locked and final at the cut ─▶ COMMIT
-                                       └─ the deadline passed and one is not       ─▶ ABORT
+                                       └─ a leg is not, and its chain's clock at
+                                          the cut is past the time to lock it      ─▶ ABORT, late
     outcome ─▶ FlowOutcome leaf per chain that holds a leg ─▶ Settled there ─▶ forgotten here
 
-    flow = keccak(network, nonce, keccak(leg hashes))     a leg's hash names chain and escrow
-    nonce = keccak(epoch, number)                         number < NUMBERS
+    flow = keccak(network, epoch, number, times, keccak(leg hashes))     see keeper/venue/escrow.py
 
-A keeper is told nothing: it reads locked legs from the agreed tables, and they are the whole flow
-exactly when their hashes give its id. So a flow with a leg that nobody locked, with another amount,
-or under a nonce of another epoch cannot commit. An outcome stays in the state until every chain
+A keeper is told nothing: it reads legs from the agreed tables, and they are the whole flow exactly
+when their hashes give its id. So a flow with a leg that nobody locked, with another amount, or of
+another epoch cannot commit. Both outcomes follow from final blocks, and an escrow takes no lock
+after the time, so they exclude each other. Where all deposits were placed, a payer that has not
+locked is late: its deposit goes to those who have. An outcome stays in the state until every chain
 that holds a leg has shown it; from then on the tables themselves say it, so it can never change. It
 is sealed again while a chain has not taken it, also by a later committee: a chain that was cut off
 for a day gets the same outcome. Sources: Herlihy, Liskov, Shrira (1905.09743), docs/flows.md.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import msgpack
 
-from keeper.hashing import abi_hash, keccak, type_hash
-from keeper.leaves import FLOW, flow_outcome_leaf
+from keeper.hashing import keccak
+from keeper.leaves import flow_outcome_leaf
 from keeper.snapshot.decisions import Context, Decision
 from keeper.units import ChainId
-from keeper.venue.escrow import PreparedLeg, outcome, prepared
+from keeper.venue.escrow import LOCKED, Prepared, Terms, outcome, prepared
 
 COMMIT, ABORT = 1, 2
-NUMBERS = 64
-"""Flows with the very same legs in one epoch; any leg that differs begins a new count."""
-PREPARE_MS = 600_000
-"""Time from the first leg seen to abort: some finalities of a slow chain, far below an escape."""
+STALL_S = 3_600
+"""A chain whose clock stands still this long past a time holds a flow up no longer; it is not
+known who was late then, and nobody is."""
 MAX_FLOWS = 512
-"""Flows remembered at once. Half of it is kept for outcomes, so waiting ones cannot crowd them."""
+"""Outcomes remembered at once. Half of it is kept for commits, so aborts cannot crowd them."""
 MAX_NEW = 128
-"""New flows looked at in one view, drawn by a hash: junk can delay others but not bar them."""
+"""Undecided flows looked at in one view, drawn by a hash: junk can delay others, not bar them."""
 MAX_PER_VIEW = 32
 MAX_FLYING = 256
 """Outcomes of one view, and on their way: a small part of what a book holds."""
 OUTCOME_BLOCKS = 600
 """Blocks an outcome is given to reach its chain before it is sealed again."""
 
-_FLOW_TYPE = type_hash(FLOW)
-_NONCE_TYPE = type_hash("FlowNonce(uint32 epoch,uint32 number)")
-
-
-@cache
-def flow_nonce(epoch: int, number: int) -> bytes:
-    """Return the nonce of the `number`-th flow with the same legs in an epoch."""
-    return abi_hash(("bytes32", "uint32", "uint32"), (_NONCE_TYPE, epoch, number))
-
-
-def is_whole(network: bytes, flow: bytes, epoch: int, legs: Sequence[bytes]) -> bool:
-    """Return whether these leg hashes, in order, are all legs of the flow.
-
-    The epoch is the one in which the flow was first seen; a nonce of the one before is as good,
-    since a flow may be opened while the committee changes.
-    """
-    words = keccak(b"".join(legs))
-    return any(
-        keccak(_FLOW_TYPE + network + flow_nonce(one, number) + words) == flow
-        for one in (epoch, epoch - 1)
-        if one >= 0
-        for number in range(NUMBERS)
-    )
-
 
 @dataclass(frozen=True, slots=True)
 class FlowRow:
-    """What is remembered of a flow.
-
-    Args:
-        flow: its id.
-        epoch: committee epoch in which a leg was first seen.
-        since_ms: time of that view.
-        outcome: 0 while it waits.
-        tried: locked legs that were last found not to be the whole flow.
-    """
+    """What is remembered of a decided flow: its id, its outcome, a bit per late leg."""
 
     flow: bytes
-    epoch: int
-    since_ms: int
-    outcome: int = 0
-    tried: int = 0
+    outcome: int
+    late: int = 0
 
 
 def encode_rows(rows: Sequence[FlowRow]) -> bytes:
     """Return the canonical bytes of rows sorted by flow."""
-    packed: bytes = msgpack.packb([[r.flow, r.epoch, r.since_ms, r.outcome, r.tried] for r in rows])
+    packed: bytes = msgpack.packb([[row.flow, row.outcome, row.late] for row in rows])
     return packed
 
 
@@ -110,47 +76,82 @@ def decode_rows(raw: bytes) -> tuple[FlowRow, ...]:
 
 @dataclass(slots=True)
 class Locked:
-    """What the tables show of one flow: its legs, and outcomes that came, by chain."""
+    """What the tables show of one flow: its legs by index, and outcomes that came, by chain."""
 
-    legs: list[PreparedLeg] = field(default_factory=list)
-    settled: dict[ChainId, int] = field(default_factory=dict)
+    legs: dict[int, Prepared] = field(default_factory=dict)
+    settled: dict[ChainId, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def terms(self) -> Terms:
+        """The same in every leg: the id binds them."""
+        return next(iter(self.legs.values())).terms
 
     @property
     def waiting(self) -> tuple[ChainId, ...]:
-        """Chains that hold a leg and know no outcome, sorted."""
-        found = {leg.chain for leg in self.legs if not leg.left and leg.chain not in self.settled}
-        return tuple(sorted(found))
+        """Chains that hold something of it and know no outcome, sorted."""
+        found = {one.leg.chain for one in self.legs.values() if not one.left}
+        return tuple(sorted(found - self.settled.keys()))
 
-    def hashes(self) -> tuple[bytes, ...] | None:
-        """Return the leg hashes in order, or None when one is missing or has left."""
-        legs = sorted(self.legs, key=lambda leg: leg.index)
-        if [leg.index for leg in legs] != list(range(len(legs))) or any(leg.left for leg in legs):
-            return None
-        return tuple(leg.hash for leg in legs)
+    @property
+    def missing(self) -> tuple[Prepared, ...]:
+        """Known legs that are not locked."""
+        return tuple(one for one in self.legs.values() if one.stage != LOCKED)
+
+    def is_known(self, network: bytes, flow: bytes) -> bool:
+        """Return whether these are all legs of the flow, pledged or locked."""
+        if sorted(self.legs) != list(range(len(self.legs))):
+            return False
+        hashes = [self.legs[at].leg.hash for at in range(len(self.legs))]
+        return self.terms.flow_id(network, hashes) == flow
+
+    def late(self) -> int:
+        """Return a bit per leg that is not locked while one of another payer is."""
+        waited = {one.leg.payer for one in self.legs.values() if one.stage == LOCKED}
+        return sum(1 << one.index for one in self.missing if waited - {one.leg.payer})
 
 
 def locked_flows(context: Context) -> dict[bytes, Locked]:
-    """Return every flow of the tables at the cut, sorted by id."""
+    """Return every flow of the tables at the cut."""
     found: dict[bytes, Locked] = {}
     for spec, records in context.seen_chains():
-        for leg in prepared(spec, records):
-            flow = found.setdefault(leg.flow, Locked())
-            flow.legs.append(leg)
-            came = outcome(spec, records, leg.flow)
-            if came:
+        for one in prepared(spec, records):
+            flow = found.setdefault(one.flow, Locked())
+            flow.legs[one.index] = one
+            came = outcome(spec, records, one.flow)
+            if came[0]:
                 flow.settled[spec.id] = came
-    return dict(sorted(found.items()))
+    return found
+
+
+def judge(context: Context, flow: bytes, one: Locked) -> FlowRow | None:
+    """Return the outcome of a flow that has none here, or None while it waits."""
+    if one.settled:  # decided and forgotten before this leg came
+        return FlowRow(flow, *min(one.settled.values()))
+    terms, missing = one.terms, one.missing
+    known = one.is_known(context.network.id, flow)
+    if known and not missing:
+        fresh = terms.epoch in (context.epoch, context.epoch - 1)
+        whole = fresh and not any(leg.left for leg in one.legs.values())
+        return FlowRow(flow, COMMIT if whole else ABORT)
+    chains = {leg.leg.chain for leg in missing}
+    if not known:  # what is not announced may be on any chain
+        chains = {spec.id for spec in context.network.chains if spec.contract("Escrow")}
+    until = terms.lock_by if known or not terms.arm_by else terms.arm_by
+    if all(chain in context.cut and context.cut[chain].timestamp > until for chain in chains):
+        return FlowRow(flow, ABORT, one.late() if known and terms.arm_by else 0)
+    if context.now_ms > (until + STALL_S) * 1000:
+        return FlowRow(flow, ABORT)
+    return None
 
 
 @dataclass(frozen=True, slots=True)
 class FlowRule:
-    """Decides flows; its state is the rows of those that some chain still waits for.
+    """Decides flows; its state is the outcomes that some chain still waits for.
 
     Invariants: a flow has one outcome for ever; COMMIT only if every leg is locked in the tables.
     """
 
     name: str = "flow"
-    prepare_ms: int = PREPARE_MS
 
     def initial(self) -> bytes:
         """Return the state before the first view."""
@@ -161,49 +162,26 @@ class FlowRule:
         return frozenset()
 
     def derive(self, context: Context, state: bytes) -> tuple[bytes, tuple[Decision, ...]]:
-        """Return the flows that wait on, and the outcomes of this view."""
-        locked = locked_flows(context)
-        rows = self._rows(context, decode_rows(state), locked)
+        """Return the outcomes that are still waited for, and the decisions of this view."""
+        waiting = {flow: one for flow, one in locked_flows(context).items() if one.waiting}
+        rows = [row for row in decode_rows(state) if row.flow in waiting]
+        view = context.view.to_bytes(8, "big")
+        known = {row.flow for row in rows}
+        fresh = sorted(waiting.keys() - known, key=lambda flow: keccak(view + flow))
+        judged = (judge(context, flow, waiting[flow]) for flow in fresh[:MAX_NEW])
+        for row in sorted(filter(None, judged), key=lambda row: row.outcome):
+            if len(rows) < (MAX_FLOWS if row.outcome == COMMIT else MAX_FLOWS // 2):
+                rows.append(row)
         flying = {decision.leaf for decision in context.outstanding}
         most = MAX_FLYING - sum(one.kind == "FlowOutcome" for one in context.outstanding)
         made: list[Decision] = []
-        for row in rows:
-            for chain in locked[row.flow].waiting if row.outcome else ():
+        for row in sorted(rows, key=lambda row: (row.outcome, row.flow)):
+            for chain in waiting[row.flow].waiting:
                 decision = outcome_decision(context, chain, row)
                 if decision.leaf not in flying and len(made) < min(MAX_PER_VIEW, most):
                     made.append(decision)
+        rows.sort(key=lambda row: row.flow)
         return encode_rows(rows), tuple(sorted(made, key=lambda decision: decision.order))
-
-    def _rows(
-        self, context: Context, before: Sequence[FlowRow], locked: Mapping[bytes, Locked]
-    ) -> list[FlowRow]:
-        """Return what is remembered after this view, sorted by flow."""
-        waiting = {flow: one for flow, one in locked.items() if one.waiting}
-        known = {row.flow for row in before}
-        rows = [
-            self._next(context, row, waiting[row.flow]) for row in before if row.flow in waiting
-        ]
-        view = context.view.to_bytes(8, "big")
-        fresh = sorted(waiting.keys() - known, key=lambda flow: keccak(view + flow))
-        for flow in fresh[:MAX_NEW]:
-            row = self._next(context, FlowRow(flow, context.epoch, context.now_ms), waiting[flow])
-            if len(rows) < (MAX_FLOWS if row.outcome else MAX_FLOWS // 2):
-                rows.append(row)
-        return sorted(rows, key=lambda row: row.flow)
-
-    def _next(self, context: Context, row: FlowRow, one: Locked) -> FlowRow:
-        """Return a flow's row after this view."""
-        if row.outcome:
-            return row
-        if one.settled:  # decided and forgotten before this leg was locked
-            return replace(row, outcome=min(one.settled.values()))
-        count = len(one.legs)
-        legs = one.hashes() if count != row.tried else None
-        if legs is not None and is_whole(context.network.id, row.flow, row.epoch, legs):
-            return replace(row, outcome=COMMIT)
-        if context.now_ms > row.since_ms + self.prepare_ms:
-            return replace(row, outcome=ABORT)
-        return replace(row, tried=count)
 
 
 def outcome_decision(context: Context, chain: ChainId, row: FlowRow) -> Decision:
@@ -222,7 +200,8 @@ def outcome_decision(context: Context, chain: ChainId, row: FlowRow) -> Decision
             escrow,
             flow=row.flow,
             outcome=row.outcome,
+            late=row.late,
         ),
-        fields=(row.flow, row.outcome),
+        fields=(row.flow, row.outcome, row.late),
         expiry=context.cut[chain].number + OUTCOME_BLOCKS,
     )

@@ -1,9 +1,9 @@
-"""The terms of a flow before anything is locked: legs in order, nonce, id.
+"""A whole flow before anything is locked: legs in order, terms, id.
 
-    legs.json ─▶ legs ─▶ hashes ─┐
-    epoch, number ─▶ nonce ──────┴─▶ id      payers check the file they share, then lock their legs
+    legs.json ─▶ draft(times) ─▶ flow.json ─▶ read_flow ─▶ Flow ─▶ id     payers share flow.json,
+                                                                          check it, pledge and lock
 
-Whoever agrees to a flow computes its id from the legs itself; an id that somebody sends is nothing.
+Whoever agrees to a flow computes its id from the file itself; an id that somebody sends is nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,64 +11,38 @@ from dataclasses import dataclass
 from typing import Any
 
 from keeper.errors import ConfigError
-from keeper.leaves import flow_id, flow_leg_hash
 from keeper.network import ChainSpec, NetworkSpec
-from keeper.settle.flow import NUMBERS, flow_nonce
 from keeper.units import ChainId, symbol_text
+from keeper.venue.escrow import NOWHERE, Leg, Terms
+from keeper.venue.records import word
 
 MAX_LEGS = 16
-"""As Escrow.vy says."""
+MAX_WAIT_S = 86_400
+"""Both as Escrow.vy says."""
+MIN_LOCK_S = 60
+"""Least time between the last deposit and the last lock: some finalities of a fast chain, so that
+whoever deposits last cannot make the others late."""
 
 
 @dataclass(frozen=True, slots=True)
-class Leg:
-    """One leg: who locks how much of what on which chain, for whom."""
+class Flow:
+    """Terms, legs in order, and the id over both."""
 
-    chain: ChainId
-    escrow: bytes
-    payer: bytes
-    token: bytes
-    amount: int
-    receiver: bytes
-
-    @property
-    def hash(self) -> bytes:
-        """What the flow's id binds."""
-        return flow_leg_hash(
-            self.chain,
-            self.escrow,
-            payer=self.payer,
-            token=self.token,
-            amount=self.amount,
-            receiver=self.receiver,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """A whole flow."""
-
-    nonce: bytes
+    terms: Terms
     legs: tuple[Leg, ...]
     id: bytes
 
     @property
     def hashes(self) -> list[bytes]:
-        """The leg hashes in order, as `prepare` wants them."""
+        """The leg hashes in order, as the escrow wants them."""
         return [leg.hash for leg in self.legs]
 
 
-def make_terms(network: bytes, epoch: int, number: int, legs: Sequence[Leg]) -> Terms:
+def make_flow(network: bytes, terms: Terms, legs: Sequence[Leg]) -> Flow:
     """Return the flow over these legs.
 
-    Args:
-        network: 32-byte id.
-        epoch: committee epoch.
-        number: which of the flows with these very legs in this epoch.
-        legs: all legs in order.
-
     Raises:
-        ConfigError: there are no or too many legs, two are the same, or the number is too large.
+        ConfigError: the legs or the terms are not such that the flow could ever commit.
     """
     if not 0 < len(legs) <= MAX_LEGS or len(set(legs)) != len(legs):
         raise ConfigError(
@@ -76,14 +50,69 @@ def make_terms(network: bytes, epoch: int, number: int, legs: Sequence[Leg]) -> 
             where="legs",
             remedy=f"1 to {MAX_LEGS} legs, each different",
         )
-    if not 0 <= number < NUMBERS:
-        raise ConfigError(f"{number} is no number of a flow", where="number", remedy="0 to 63")
-    nonce = flow_nonce(epoch, number)
-    return Terms(nonce, tuple(legs), flow_id(network, nonce, [leg.hash for leg in legs]))
+    if bool(terms.arm_by) != any(leg.deposit for leg in legs):
+        raise ConfigError(
+            "deposits and the time for them come together",
+            where="arm_by",
+            remedy="give at least one leg a deposit, or leave arm_by 0",
+        )
+    if terms.arm_by and terms.lock_by - terms.arm_by < MIN_LOCK_S:
+        raise ConfigError(
+            f"{terms.lock_by - terms.arm_by} s to lock after the last deposit are too few",
+            where="lock_by",
+            remedy=f"at least {MIN_LOCK_S} s",
+        )
+    if not 0 <= terms.number < 1 << 32 or not 0 <= terms.epoch < 1 << 32:
+        raise ConfigError("epoch and number are 32-bit integers", where="terms")
+    return Flow(terms, tuple(legs), terms.flow_id(network, [leg.hash for leg in legs]))
+
+
+def read_flow(spec: NetworkSpec, value: object, where: str) -> Flow:
+    """Return the flow of a JSON object: epoch, number, arm_by, lock_by, legs.
+
+    Raises:
+        ConfigError: a field is missing or impossible, or a chain has no escrow.
+    """
+    try:
+        numbers = [value[key] for key in ("epoch", "number", "arm_by", "lock_by")]  # type: ignore[index]  # caught below
+        if any(type(number) is not int or number < 0 for number in numbers):
+            raise ValueError("epoch, number and times are non-negative integers")
+        terms, rows = Terms(*numbers), value["legs"]  # type: ignore[index]  # caught below
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"cannot read the flow: {type(error).__name__} {error}",
+            where=where,
+            remedy="keeper flow draft makes such a file from a list of legs",
+        ) from error
+    return make_flow(spec.id, terms, read_legs(spec, rows, where))
+
+
+def plain_flow(flow: Flow) -> dict[str, Any]:
+    """Return what `read_flow` reads, for a file that payers share."""
+    terms = flow.terms
+    return {
+        "epoch": terms.epoch,
+        "number": terms.number,
+        "arm_by": terms.arm_by,
+        "lock_by": terms.lock_by,
+        "legs": [_plain_leg(leg) for leg in flow.legs],
+    }
+
+
+def _plain_leg(leg: Leg) -> dict[str, Any]:
+    receiver = leg.receiver if leg.vault != NOWHERE else leg.receiver[12:]
+    return {
+        "chain": leg.chain,
+        "payer": "0x" + leg.payer.hex(),
+        "token": "0x" + leg.token.hex(),
+        "amount": leg.amount,
+        "deposit": leg.deposit,
+        "receiver": "0x" + receiver.hex(),
+    }
 
 
 def read_legs(spec: NetworkSpec, rows: object, where: str) -> tuple[Leg, ...]:
-    """Return the legs of a JSON file: chain, payer, token, amount, receiver in each row.
+    """Return the legs of a JSON list: chain, payer, token, amount, receiver, and a deposit or not.
 
     Raises:
         ConfigError: a field is missing or impossible, or a chain has no escrow.
@@ -103,17 +132,31 @@ def _leg(spec: NetworkSpec, row: Mapping[str, Any]) -> Leg:
     escrow = chain.contract("Escrow")
     if escrow is None:
         raise ValueError(f"chain {chain.id} has no escrow")
-    amount = row["amount"]
-    if type(amount) is not int or amount <= 0:
-        raise ValueError(f"amount {amount!r} is no positive integer of the token's smallest unit")
+    amount, deposit = row["amount"], row.get("deposit", 0)
+    if type(amount) is not int or type(deposit) is not int or amount <= 0 or deposit < 0:
+        raise ValueError("amount and deposit are integers of the token's smallest unit")
+    receiver, vault = _receiver(chain, row["receiver"])
     return Leg(
         chain=chain.id,
         escrow=escrow,
         payer=read_address(row["payer"]),
         token=read_token(chain, row["token"]),
         amount=amount,
-        receiver=read_address(row["receiver"]),
+        receiver=receiver,
+        deposit=deposit,
+        vault=vault,
     )
+
+
+def _receiver(chain: ChainSpec, text: str) -> tuple[bytes, bytes]:
+    """Return receiver and vault: an address, or a margin account of the chain's vault."""
+    raw = bytes.fromhex(text.removeprefix("0x"))
+    if len(raw) != 32:
+        return word(read_address(text)), NOWHERE
+    vault = chain.contract("Vault")
+    if vault is None:
+        raise ValueError(f"chain {chain.id} has no vault for a margin account")
+    return raw, vault
 
 
 def read_address(text: str) -> bytes:

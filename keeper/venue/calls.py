@@ -47,7 +47,7 @@ _BRING: dict[str, tuple[str, tuple[str, ...]]] = {
     "Attestation": ("void", ("bytes32",)),
     "Penalty": ("penalise", ("bytes32", "address", "uint256", "address", "uint64", "uint64")),
     "BreakerChange": ("change", ("bytes32", "uint8", "uint8", "uint64", "uint64")),
-    "FlowOutcome": ("settle", ("bytes32", "uint8")),
+    "FlowOutcome": ("settle", ("bytes32", "uint8", "uint16")),
     "Filled": ("claim", ("bytes32", "address")),
     "Unfilled": ("refund", ("bytes32",)),
     "CommitteeChange": ("propose_change", (CHANGE,)),

@@ -1,81 +1,153 @@
-"""Atomic flows: `Escrow` records of one chain → the legs locked there and the outcomes it knows.
+"""Atomic flows: `Escrow` records of one chain → the legs there and the outcome it knows.
 
-Prepared(flow, index, payer, token, amount, receiver)    a leg is locked; at most once a flow
-Settled(flow, outcome)                                   the flow's one outcome has come here
+Prepared(flow, index, leg…, terms…, stage)               the last one says how far a leg is
+Settled(flow, outcome, late)                             the flow's one outcome has come here
 Paid(flow, index, to, token, amount)                     the leg has left, by an outcome or escape
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from keeper.hashing import type_hash
-from keeper.leaves import flow_leg_hash
+from keeper.leaves import flow_id, flow_leg_hash
 from keeper.network import ChainSpec
 from keeper.units import ChainId
 from keeper.venue.port import Records
-from keeper.venue.records import address_at, rows, unsigned
+from keeper.venue.records import WORD, address_at, rows, unsigned
 
-PREPARED = type_hash("Prepared(bytes32,uint256,address,address,uint256,address)")
-SETTLED = type_hash("Settled(bytes32,uint8)")
-PAID = type_hash("Paid(bytes32,uint256,address,address,uint256)")
+PREPARED = type_hash(
+    "Prepared(bytes32,uint256,address,address,uint256,uint256,bytes32,address,"
+    "uint32,uint32,uint64,uint64,uint8)"
+)
+SETTLED = type_hash("Settled(bytes32,uint8,uint16)")
+PAID = type_hash("Paid(bytes32,uint256,bytes32,address,uint256)")
+PLEDGED, LOCKED = 1, 2
+"""Stages of a leg: its deposit is placed; its amount is locked too."""
+NOWHERE = bytes(20)
 
 
 @dataclass(frozen=True, slots=True)
-class PreparedLeg:
-    """A leg that its payer locked.
+class Terms:
+    """What a flow's id binds beside its legs, as `Escrow.Terms`.
 
     Args:
-        flow: id over all legs of the flow.
-        index: place of this leg among them.
-        chain, escrow: where it is locked.
-        payer, token, amount, receiver: what the leg's hash names.
-        left: whether the tokens have left the escrow again.
+        epoch: committee epoch in which it is opened.
+        number: tells flows with the very same legs apart.
+        arm_by: last second, by each chain's clock, for a deposit; 0 for a flow without deposits.
+        lock_by: last second for a lock.
     """
 
-    flow: bytes
-    index: int
+    epoch: int
+    number: int
+    arm_by: int
+    lock_by: int
+
+    @property
+    def struct(self) -> tuple[int, ...]:
+        """As the contract takes it."""
+        return (self.epoch, self.number, self.arm_by, self.lock_by)
+
+    def flow_id(self, network: bytes, legs: Sequence[bytes]) -> bytes:
+        """Return the id of the flow with these leg hashes, in order."""
+        return flow_id(
+            network,
+            legs,
+            epoch=self.epoch,
+            number=self.number,
+            arm_by=self.arm_by,
+            lock_by=self.lock_by,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """Who locks how much of what on which chain, for whom; as `Escrow.Leg`.
+
+    Args:
+        chain, escrow: where.
+        payer, token, amount: who gives what.
+        deposit: of the same token, lost by a payer that does not lock.
+        receiver: 32 bytes: an address, or the margin account where `vault` is set.
+        vault: where the amount is deposited, or `NOWHERE`.
+    """
+
     chain: ChainId
     escrow: bytes
     payer: bytes
     token: bytes
     amount: int
     receiver: bytes
-    left: bool = False
+    deposit: int = 0
+    vault: bytes = NOWHERE
+
+    @property
+    def struct(self) -> tuple[int | bytes, ...]:
+        """As the contract takes it."""
+        head = (self.chain, self.escrow, self.payer, self.token, self.amount)
+        return (*head, self.deposit, self.receiver, self.vault)
 
     @property
     def hash(self) -> bytes:
-        """The leg's hash as the flow id binds it."""
+        """What the flow's id binds."""
         return flow_leg_hash(
             self.chain,
             self.escrow,
             payer=self.payer,
             token=self.token,
             amount=self.amount,
+            deposit=self.deposit,
             receiver=self.receiver,
+            vault=self.vault,
         )
 
 
-def prepared(spec: ChainSpec, records: Records) -> Iterator[PreparedLeg]:
-    """Yield every leg ever prepared on a chain, sorted by flow and index."""
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A leg as its chain shows it.
+
+    Args:
+        flow: id over the terms and all legs.
+        index: place of this leg among them.
+        leg, terms: what the id binds.
+        stage: `PLEDGED` or `LOCKED`.
+        left: whether the amount has left the escrow again.
+    """
+
+    flow: bytes
+    index: int
+    leg: Leg
+    terms: Terms
+    stage: int
+    left: bool = False
+
+
+def prepared(spec: ChainSpec, records: Records) -> Iterator[Prepared]:
+    """Yield every leg ever pledged or locked on a chain, sorted by flow and index."""
     escrow = spec.contract("Escrow")
     if escrow is None:
         return
-    for (flow, index), data in rows(records, escrow, PREPARED, 2, 4):
-        yield PreparedLeg(
+    for (flow, index), data in rows(records, escrow, PREPARED, 2, 11):
+        yield Prepared(
             flow=flow,
             index=int.from_bytes(index, "big"),
-            chain=spec.id,
-            escrow=escrow,
-            payer=address_at(data, 0),
-            token=address_at(data, 1),
-            amount=unsigned(data, 2),
-            receiver=address_at(data, 3),
+            leg=Leg(
+                chain=spec.id,
+                escrow=escrow,
+                payer=address_at(data, 0),
+                token=address_at(data, 1),
+                amount=unsigned(data, 2),
+                deposit=unsigned(data, 3),
+                receiver=data[4 * WORD : 5 * WORD],
+                vault=address_at(data, 5),
+            ),
+            terms=Terms(*(unsigned(data, at) for at in range(6, 10))),
+            stage=unsigned(data, 10),
             left=records.get(escrow, PAID, flow, index) is not None,
         )
 
 
-def outcome(spec: ChainSpec, records: Records, flow: bytes) -> int:
-    """Return the outcome a chain knows of a flow: 1 commit, 2 abort, 0 none yet."""
+def outcome(spec: ChainSpec, records: Records, flow: bytes) -> tuple[int, int]:
+    """Return what a chain knows of a flow: 1 commit, 2 abort, 0 none yet; and who was late."""
     escrow = spec.contract("Escrow")
     data = None if escrow is None else records.get(escrow, SETTLED, flow)
-    return 0 if data is None else unsigned(data, 0)
+    return (0, 0) if data is None else (unsigned(data, 0), unsigned(data, 1))

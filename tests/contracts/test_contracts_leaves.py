@@ -152,7 +152,7 @@ def test_leaves_without_a_consumer_here_follow_their_type_strings() -> None:
     place = (bytes(31) + b"\x01", 2, 3, bytes(19) + b"\x04")
     word = bytes(31) + b"\x05"
     change: dict[str, Any] = {"scope": word, "action": 1, "level": 2, "nonce": 3, "until": 4}
-    flow: dict[str, Any] = {"flow": word, "outcome": 1}
+    flow: dict[str, Any] = {"flow": word, "outcome": 1, "late": 2}
     for type_string, leaf, fields in (
         (leaves.BREAKER_CHANGE, leaves.breaker_change_leaf(*place, **change), change),
         (leaves.FLOW_OUTCOME, leaves.flow_outcome_leaf(*place, **flow), flow),

@@ -7,11 +7,16 @@ from pathlib import Path
 import pytest
 
 from keeper.hashing import keccak
-from keeper.leaves import flow_id, flow_leg_hash
-from keeper.settle.flow import ABORT, COMMIT, FlowRule, decode_rows, flow_nonce
+from keeper.settle.flow import ABORT, COMMIT, STALL_S, FlowRule, decode_rows
+from keeper.settle.payments import payments
 from keeper.snapshot.decisions import Decision
+from keeper.units import ChainId
+from keeper.venue.escrow import Leg as EscrowLeg
+from keeper.venue.escrow import Terms
+from keeper.venue.records import word
 from tests.support.contracts import EPOCH, NETWORK, Reverted, World
 from tests.support.flow_net import (
+    ACTORS,
     DAY_S,
     ESCAPE,
     FIRST,
@@ -31,6 +36,8 @@ FOUR: tuple[Leg, ...] = (
     *((0, "alice", "bob", 100), (1, "bob", "carol", 70)),
     *((2, "carol", "dave", 50), (0, "dave", "alice", 30)),
 )
+ARM_S, LOCK_S = 200, 600
+"""Seconds from the opening of a flow to the last deposit, and to the last lock."""
 
 
 @pytest.fixture(scope="module")
@@ -46,76 +53,112 @@ def net(deployed: list[World]) -> Iterator[Net]:
 
 @dataclass
 class Flow:
-    """A flow on a net, and what its parties do."""
+    """A flow on a net, and what its parties do; with a deposit, every leg has the same."""
 
     net: Net
     legs: Sequence[Leg]
-    nonce: bytes = flow_nonce(EPOCH, 0)
+    number: int = 0
+    deposit: int = 0
+    epoch: int = EPOCH
 
-    @property
-    def hashes(self) -> list[bytes]:
-        rows = []
-        for at, payer, receiver, amount in self.legs:
-            world = self.net.worlds[at]
-            rows.append(
-                flow_leg_hash(
-                    world.chain,
-                    world.at["Escrow"],
-                    payer=world.actor(payer),
-                    token=world.at["DevToken"],
-                    amount=amount,
-                    receiver=world.actor(receiver),
-                )
+    def __post_init__(self) -> None:
+        now = max(world.now for world in self.net.worlds)
+        self.terms = Terms(
+            self.epoch, self.number, (now + ARM_S) * bool(self.deposit), now + LOCK_S
+        )
+        self.asked = [
+            EscrowLeg(
+                chain=ChainId(self.net.worlds[at].chain),
+                escrow=self.net.worlds[at].at["Escrow"],
+                payer=self.net.worlds[at].actor(payer),
+                token=self.net.worlds[at].at["DevToken"],
+                amount=amount,
+                receiver=word(self.net.worlds[at].actor(receiver)),
+                deposit=self.deposit,
             )
-        return rows
-
-    @property
-    def id(self) -> bytes:
-        return flow_id(NETWORK, self.nonce, self.hashes)
+            for at, payer, receiver, amount in self.legs
+        ]
+        self.hashes = [leg.hash for leg in self.asked]
+        self.id = self.terms.flow_id(NETWORK, self.hashes)
 
     @property
     def chains(self) -> list[int]:
         return sorted({leg[0] for leg in self.legs})
 
+    def _enter(self, function: str, index: int) -> None:
+        at, payer = self.legs[index][:2]
+        args = (self.terms.struct, self.hashes, index, self.asked[index].struct)
+        self.net.send(at, "Escrow", function, *args, sender=payer)
+
+    def pledge(self, index: int) -> None:
+        self._enter("pledge", index)
+
     def prepare(self, index: int) -> None:
-        at, payer, receiver, amount = self.legs[index]
-        world = self.net.worlds[at]
-        args = (world.at["DevToken"], amount, world.actor(receiver))
-        self.net.send(at, "Escrow", "prepare", self.nonce, self.hashes, index, *args, sender=payer)
+        self._enter("prepare", index)
 
     def outcome(self, at: int) -> int:
         return int(self.net.worlds[at].call("Escrow", "outcome", self.id).value)
 
     def pay(self, index: int) -> None:
-        self.net.send(self.legs[index][0], "Escrow", "pay", self.id, index, sender="anyone")
+        at, struct = self.legs[index][0], self.asked[index].struct
+        self.net.send(at, "Escrow", "pay", self.id, struct, sender="anyone")
+
+    def pay_all(self) -> None:
+        """Anyone sends what is settled to whom it belongs."""
+        for call in payments(self.net.spec, self.net.records(), self.id):
+            self.net.do(call)
+        assert payments(self.net.spec, self.net.records(), self.id) == []
 
     def finish(self) -> None:
-        """Anyone brings what is outstanding and pays what is locked, with nobody's help."""
+        """Anyone brings what is outstanding and pays what is settled, with nobody's help."""
         for _ in range(2):
             self.net.settle_down()
             for decision in self.net.outstanding():
                 self.net.bring(decision)
             self.net.settle_down()
-        for index in range(len(self.legs)):
-            with tolerate("escrow: nothing locked"):  # never prepared, or paid before
-                self.pay(index)
+        self.pay_all()
         self.net.settle_down()
+
+    def held(self) -> dict[tuple[int, str], int]:
+        """Return what everybody holds everywhere."""
+        return {(at, who): self.net.held(at, who) for at in range(3) for who in ACTORS}
+
+    def due(self, outcome: int, late: int = 0) -> dict[tuple[int, str], int]:
+        """Return what everybody must hold everywhere after an outcome, to the wei."""
+        due = {(at, who): PURSE for at in range(3) for who in ACTORS}
+        for index, (at, payer, receiver, amount) in enumerate(self.legs):
+            if outcome == COMMIT:
+                due[at, payer] -= amount
+                due[at, receiver] += amount
+            if late >> index & 1:
+                heirs = [
+                    other[1]
+                    for place, other in enumerate(self.legs)
+                    if not late >> place & 1 and other[1] != payer
+                ]
+                due[at, payer] -= self.deposit
+                for rank, heir in enumerate(heirs):
+                    upper, lower = self.deposit * (rank + 1), self.deposit * rank
+                    due[at, heir] += upper // len(heirs) - lower // len(heirs)
+        return due
 
     def result(self) -> set[str]:
         """Return what became of the legs: {"paid"}, {"back"}, or a split."""
-        found = set()
-        for at in self.chains:
-            for who in ("alice", "bob", "carol", "dave"):
-                got = sum(leg[3] for leg in self.legs if leg[0] == at and leg[2] == who)
-                gave = sum(leg[3] for leg in self.legs if leg[0] == at and leg[1] == who)
-                held = self.net.held(at, who)
-                if got != gave:
-                    found.add({PURSE: "back", PURSE + got - gave: "paid"}.get(held, f"{at} {who}"))
-        return found
+        held = self.held()
+        found = {"paid"} if held == self.due(COMMIT) else set[str]()
+        found |= {"back"} if held == self.due(ABORT) else set()
+        return found or {f"split: {held}"}
 
 
 def steps(flow: Flow) -> list[Callable[[], None]]:
     """Return every step of a flow that goes well, keepers' and carriers' included."""
+
+    def pledged(index: int) -> Callable[[], None]:
+        def step() -> None:
+            flow.pledge(index)
+            flow.net.settle_down()
+
+        return step
 
     def bring(at: int) -> Callable[[], None]:
         chain = flow.net.spec.chains[at].id
@@ -140,9 +183,11 @@ def steps(flow: Flow) -> list[Callable[[], None]]:
 
     legs = range(len(flow.legs))
     return [
+        *(pledged(index) for index in legs if flow.deposit),
         *(locked(index) for index in legs),
         *(bring(at) for at in flow.chains),
         *(paid(index) for index in legs),
+        *(paid(index) for index in legs if flow.deposit),
     ]
 
 
@@ -158,23 +203,41 @@ def test_a_flow_that_goes_well_pays_every_leg(net: Net) -> None:
     assert decode_rows(net.snapshot.book.rules["flow"]) == ()
 
 
+@pytest.mark.parametrize("deposit", [0, 10], ids=["no deposits", "deposits"])
 @pytest.mark.parametrize("legs", [TWO, FOUR], ids=["two legs", "four legs"])
 def test_whoever_stops_at_whichever_step_for_a_day_there_is_no_split(
-    deployed: list[World], legs: tuple[Leg, ...]
+    deployed: list[World], legs: tuple[Leg, ...], deposit: int
 ) -> None:
-    results = []
-    for stop in range(2 * len(legs) + len({leg[0] for leg in legs}) + 1):
+    outcomes, blamed = [], set()
+    first = len(legs) if deposit else 0
+    for stop in range(len(steps(Flow(Net(deployed), legs, deposit=deposit))) + 1):
         with rolled_back(deployed):
-            flow = Flow(Net(deployed), legs)
+            flow = Flow(Net(deployed), legs, deposit=deposit)
             for step in steps(flow)[:stop]:
                 step()
             flow.net.day()  # nobody brings or pays anything for a day
             flow.finish()
+            if not stop:
+                assert (flow.net.decided, flow.held()) == ([], flow.due(ABORT))
+                continue
+            ((outcome, late),) = {decision.fields[1:] for decision in flow.net.decided}
+            assert isinstance(outcome, int)
+            assert isinstance(late, int)
+            assert flow.held() == flow.due(outcome, late), f"split after step {stop}"
             assert flow.net.conserved()
-            assert len(flow.result()) == 1, f"split after step {stop}"
             assert all(flow.net.in_contract(at, "Escrow") == 0 for at in range(3))
-            results += sorted(flow.result())
-    assert results == ["back"] * len(legs) + ["paid"] * (len(results) - len(legs))
+            outcomes.append(outcome)
+            blamed |= {(stop - first, late)} if late else set()
+    before = first + len(legs) - 1  # steps of which none makes the flow whole
+    assert outcomes == [ABORT] * before + [COMMIT] * (len(outcomes) - before)
+    # who had not locked when the others waited for it, and nobody else
+    rest = [(1 << len(legs)) - (1 << locked) for locked in range(len(legs))]
+    if deposit and legs is TWO:
+        assert blamed == {(1, rest[1])}
+    elif deposit:
+        assert blamed == {(locked, rest[locked]) for locked in (1, 2, 3)}
+    else:
+        assert blamed == set()
 
 
 def test_a_leg_that_nobody_locks_aborts_the_others(net: Net) -> None:
@@ -183,23 +246,60 @@ def test_a_leg_that_nobody_locks_aborts_the_others(net: Net) -> None:
         flow.prepare(index)
     net.settle_down()
     assert net.decided == []
-    net.mine(700)
-    net.mine(LAG)
+    net.mine(LOCK_S)
+    net.mine(LAG + 1)
     made = net.view()
     assert [(d.chain - FIRST, d.fields[1]) for d in made] == [(0, ABORT), (1, ABORT)]
-    # who locks a leg of a dead flow late gets it back too
-    flow.prepare(2)
+    with pytest.raises(Reverted, match="too late to lock"):
+        flow.prepare(2)
     flow.finish()
     assert flow.result() == {"back"}
     assert {d.fields[1] for d in net.decided} == {ABORT}
 
 
+def test_the_last_second_to_lock_commits(net: Net) -> None:
+    flow = Flow(net, TWO)
+    flow.prepare(0)
+    net.mine(1, flow.terms.lock_by - net.worlds[1].now)
+    flow.prepare(1)
+    flow.finish()
+    assert flow.result() == {"paid"}
+
+
+def stand_still(net: Net, at: int, seconds: int) -> None:
+    """Let time pass everywhere but on one chain, whose clock stands still."""
+    patch = net.worlds[at].env.evm.patch
+    before = patch.timestamp
+    net.mine(LAG + 1, seconds)
+    patch.timestamp = before
+    net.mine(LAG + 1)
+    patch.timestamp = before
+
+
+def test_a_chain_that_stands_still_is_waited_for_and_nobody_is_blamed(net: Net) -> None:
+    flow = Flow(net, TWO, deposit=10)
+    for index in range(2):
+        flow.pledge(index)
+    flow.prepare(0)
+    stand_still(net, 1, LOCK_S + 100)
+    assert net.view() == ()  # leg 1 may be locked in time, for all that is known
+    with net.fork(1):
+        flow.prepare(1)
+    stand_still(net, 1, STALL_S)
+    made = net.view()
+    assert {decision.fields[1:] for decision in made} == {(ABORT, 0)}
+    assert [decision.chain - FIRST for decision in made] == [0, 1]
+    flow.prepare(1)  # whole now by its own clock, and it gets what the others got
+    net.settle_down(6)
+    assert {d.fields[1] for d in net.decided} == {ABORT}
+    flow.finish()
+    assert flow.result() == {"back"}
+
+
 def test_two_outcomes_are_never_sealed_and_the_first_is_the_last(net: Net) -> None:
     flow = Flow(net, TWO)
     flow.prepare(0)
-    net.mine(700)
-    net.settle_down()
-    net.mine(700)
+    stand_still(net, 1, LOCK_S + STALL_S + 100)
     assert [d.fields[1] for d in net.view()] == [ABORT]
     flow.prepare(1)  # whole now, and too late
     net.settle_down(6)
@@ -218,7 +318,8 @@ def test_two_outcomes_are_never_sealed_and_the_first_is_the_last(net: Net) -> No
 
 def forged(net: Net, decision: Decision, outcome: int) -> Decision:
     """Return a decision with another outcome under the proof of the given one."""
-    other = replace(decision, leaf=keccak(decision.leaf), fields=(decision.fields[0], outcome))
+    fields = (decision.fields[0], outcome, 0)
+    other = replace(decision, leaf=keccak(decision.leaf), fields=fields)
     net.sealed[other.leaf] = net.sealed[decision.leaf]
     return other
 
@@ -233,12 +334,13 @@ def committed(net: Net) -> tuple[Flow, list[Decision]]:
 
 def test_a_certificate_is_for_one_flow_one_outcome_and_one_chain(net: Net) -> None:
     flow, made = committed(net)
-    rival = Flow(net, TWO, flow_nonce(EPOCH, 1))
+    rival = Flow(net, TWO, 1)
     rival.prepare(0)
     here, there = made
     for wrong in (
         forged(net, here, ABORT),
-        replace(here, fields=(rival.id, COMMIT)),
+        replace(here, fields=(flow.id, COMMIT, 1)),
+        replace(here, fields=(rival.id, COMMIT, 0)),
         replace(here, chain=there.chain, contract=there.contract),
     ):
         net.sealed[wrong.leaf] = net.sealed[here.leaf]
@@ -256,15 +358,21 @@ def test_a_certificate_is_for_one_epoch(net: Net) -> None:
         net.bring(here)
 
 
-def test_a_flow_of_another_epochs_nonce_never_commits(net: Net) -> None:
-    flow = Flow(net, TWO, flow_nonce(EPOCH + 1, 0))
+def test_a_flow_of_another_epoch_never_commits(net: Net) -> None:
+    flow = Flow(net, TWO, epoch=EPOCH + 1)
+    flow.prepare(0)
+    flow.prepare(1)
+    flow.finish()
+    assert flow.result() == {"back"}
+
+
+def test_a_flow_opened_while_the_committee_changes_commits(net: Net) -> None:
+    net.epoch = EPOCH + 1
+    flow = Flow(net, TWO)
     flow.prepare(0)
     flow.prepare(1)
     net.settle_down()
-    assert net.decided == []
-    net.day()
-    flow.finish()
-    assert flow.result() == {"back"}
+    assert {decision.fields[1] for decision in net.decided} == {COMMIT}
 
 
 def test_the_next_committee_seals_the_same_outcome_for_a_chain_that_was_cut_off(net: Net) -> None:
@@ -309,26 +417,61 @@ def test_a_leg_that_escaped_can_only_abort(net: Net) -> None:
     flow = Flow(net, TWO)
     flow.prepare(0)
     net.worlds[0].mine(ESCAPE)
-    net.send(0, "Escrow", "escape", flow.id, 0, sender="alice")
+    net.send(0, "Escrow", "escape", flow.id, flow.asked[0].struct, sender="alice")
+    net.worlds[1].env.evm.patch.timestamp = flow.terms.lock_by  # a clock that is far behind
     flow.prepare(1)
-    net.settle_down()
-    assert net.decided == []
-    net.day()
     flow.finish()
     assert flow.result() == {"back"}
 
 
 def test_junk_cannot_keep_a_whole_flow_from_its_outcome(net: Net) -> None:
-    for number in range(20):
-        junk = Flow(net, TWO, keccak(number.to_bytes(2, "big")))
-        junk.prepare(0) if number < 8 else None
+    junk = [Flow(net, TWO, number) for number in range(1, 9)]
+    for one in junk:
+        one.prepare(0)
     flow = Flow(net, TWO)
     flow.prepare(0)
     flow.prepare(1)
     flow.finish()
     assert flow.outcome(0) == flow.outcome(1) == COMMIT
+    assert decode_rows(net.snapshot.book.rules["flow"]) == ()
+    net.mine(LOCK_S)
+    net.settle_down()
     rows = decode_rows(net.snapshot.book.rules["flow"])
-    assert [row.outcome for row in rows] == [0] * 8
+    assert sorted(row.flow for row in rows) == sorted(one.id for one in junk)
+    assert {row.outcome for row in rows} == {ABORT}
+
+
+def test_a_late_lock_cannot_be_made_by_pledging_late(net: Net) -> None:
+    flow = Flow(net, TWO, deposit=10)
+    flow.pledge(0)
+    net.mine(ARM_S + 1)
+    for enter in (flow.pledge, flow.prepare):
+        with pytest.raises(Reverted, match="too late for a deposit"):
+            enter(1)
+    # not all deposits were placed in time: nobody has to lock, and nobody is late
+    flow.finish()
+    assert {d.fields[1:] for d in net.decided} == {(ABORT, 0)}
+    assert flow.result() == {"back"}
+
+
+def test_who_locks_with_its_deposit_at_once_needs_no_pledge(net: Net) -> None:
+    flow = Flow(net, TWO, deposit=10)
+    flow.prepare(0)
+    flow.prepare(1)
+    flow.finish()
+    assert flow.result() == {"paid"}
+
+
+def test_a_payer_is_not_late_towards_itself(net: Net) -> None:
+    own: tuple[Leg, ...] = ((0, "alice", "bob", 100), (1, "alice", "bob", 70))
+    flow = Flow(net, own, deposit=10)
+    for index in range(2):
+        flow.pledge(index)
+    flow.prepare(0)
+    net.day()
+    flow.finish()
+    assert {d.fields[1:] for d in net.decided} == {(ABORT, 0)}
+    assert flow.result() == {"back"}
 
 
 def test_an_outcome_that_nobody_brings_is_sealed_again(net: Net) -> None:
@@ -395,8 +538,10 @@ def test_a_hash_lock_splits_in_the_same_harness(deployed: list[World]) -> None:
                 with tolerate("htlc: nothing locked"):
                     world.call("FlowHtlc", "refund", digest, sender=who)
             results.append(Flow(net, TWO).result())
-    assert results[3] == {"paid", "back"}  # bob was offline for a day: alice has both legs
-    assert [len(result) for result in results] == [1, 1, 1, 2, 1]
+            if stop == 3:  # bob was offline for a day: alice has both legs
+                assert [net.held(at, "alice") for at in (0, 1)] == [PURSE, PURSE + 70]
+    assert [results[stop] for stop in (0, 1, 2, 4)] == [{"back"}, {"back"}, {"back"}, {"paid"}]
+    assert not results[3] & {"paid", "back"}
 
 
 def test_a_day_has_as_many_ticks_as_the_net_counts(net: Net) -> None:

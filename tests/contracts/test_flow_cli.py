@@ -15,11 +15,13 @@ from keeper.cli.main import app
 from keeper.devnet.wallet import Send
 from keeper.errors import ConfigError
 from keeper.intent.order import OnchainOrder, Order, word
-from keeper.settle.terms import Terms, make_terms, read_legs
+from keeper.settle.terms import Flow, read_flow
 from keeper.snapshot.archive import Archive
 from keeper.store import Store
-from tests.support.contracts import EPOCH, NETWORK, World
-from tests.support.flow_net import FIRST, LAG, Net, rolled_back, small_world
+from keeper.units import ChainId
+from keeper.venue.port import Call
+from tests.support.contracts import World
+from tests.support.flow_net import FIRST, LAG, PURSE, Net, rolled_back, small_world
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +58,29 @@ class Home:
         self.network_file.write_text(json.dumps(net.spec.to_json()))
         self.archive = Archive(Store(self.store_file))
         (folder / "legs.json").write_text(json.dumps(rows(net)))
-        (folder / "alice.key").write_text(World.key("alice").hex())
+        for who in ("alice", "bob"):
+            (folder / f"{who}.key").write_text(World.key(who).hex())
 
     @property
-    def terms(self) -> Terms:
-        return make_terms(NETWORK, EPOCH, 0, read_legs(self.net.spec, rows(self.net), "legs"))
+    def flow(self) -> Flow:
+        return read_flow(self.net.spec, json.loads((self.folder / "flow.json").read_text()), "flow")
+
+    def draft(self, deposit: int = 0) -> str:
+        """Write flow.json from legs.json, with a deposit in every leg; return its path."""
+        legs, out = self.folder / "legs.json", str(self.folder / "flow.json")
+        legs.write_text(json.dumps([row | {"deposit": deposit} for row in rows(self.net)]))
+        made = self.run("flow", "draft", str(legs), "--out", out)
+        assert made["flow"] == hexed(self.flow.id)
+        return out
+
+    def play(self, who: str) -> None:
+        """Let the chains take what a person's verbs sent last."""
+        for chain, secret, sends in self.sent:
+            assert secret == World.key(who)
+            for one in sends:
+                assert one.to is not None
+                self.net.do(Call(ChainId(chain), one.to, one.data), who)
+        self.sent.clear()
 
     def view(self) -> None:
         self.net.mine(LAG + 1)
@@ -97,50 +117,98 @@ def home(deployed: list[World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         for module in (cli_flow, cli_intent):
             monkeypatch.setattr(module, "send", send)
             monkeypatch.setattr(module, "ask", ask)
-        monkeypatch.setattr(cli_intent, "head_time", lambda *_: made.net.worlds[0].now)
+            monkeypatch.setattr(module, "head_time", lambda *_: made.net.worlds[0].now)
         yield made
 
 
 def prepare(home: Home) -> None:
-    terms = home.terms
-    for index, (leg, who) in enumerate(zip(terms.legs, ("alice", "bob"), strict=True)):
-        args = (terms.nonce, terms.hashes, index, leg.token, leg.amount, leg.receiver)
+    flow = home.flow
+    for index, (leg, who) in enumerate(zip(flow.legs, ("alice", "bob"), strict=True)):
+        args = (flow.terms.struct, flow.hashes, index, leg.struct)
         home.net.send(index, "Escrow", "prepare", *args, sender=who)
 
 
+def stages(home: Home) -> list[int]:
+    flow = home.flow
+    return [
+        int(world.call("Escrow", "stage", flow.id, leg.hash).value)
+        for world, leg in zip(home.net.worlds, flow.legs, strict=True)
+    ]
+
+
 def test_open_locks_the_legs_of_one_payer(home: Home) -> None:
-    legs, key = str(home.folder / "legs.json"), str(home.folder / "alice.key")
-    shown = home.run("flow", "open", legs)
-    assert shown["flow"] == hexed(home.terms.id)
+    flow, key = home.draft(), str(home.folder / "alice.key")
+    assert home.run("flow", "open", flow)["flow"] == hexed(home.flow.id)
     assert home.sent == []
-    home.run("flow", "open", legs, "--key", key)
-    (chain, secret, (approve, lock)) = home.sent[0]
-    assert (chain, secret) == (FIRST, World.key("alice"))
-    world = home.net.worlds[0]
-    assert (approve.to, lock.to) == (world.at["DevToken"], world.at["Escrow"])
-    for call in (approve, lock):
-        result = world.env.execute_code(
-            to_address=hexed(call.to or b""), sender=hexed(world.actor("alice")), data=call.data
-        )
-        assert not result.is_error
-    assert world.call("Escrow", "legs", home.terms.id, 0).value[2] == 100
+    home.run("flow", "open", flow, "--key", key)
+    del home.sent[1:]  # it ran once for a machine and once for a person
+    home.play("alice")
+    assert stages(home) == [2, 0]
+    home.run("flow", "open", flow, "--key", key)
+    assert home.sent == []  # nothing is left to do
 
 
-def test_open_refuses_a_stranger_and_bad_legs(home: Home) -> None:
-    legs = str(home.folder / "legs.json")
+def test_deposits_come_first_and_a_lock_waits_for_all_of_them(home: Home) -> None:
+    flow = home.draft(deposit=5)
+    keys = {who: str(home.folder / f"{who}.key") for who in ("alice", "bob")}
+    home.run("flow", "open", flow, "--key", keys["alice"])
+    del home.sent[1:]
+    home.play("alice")
+    assert stages(home) == [1, 0]
+    words = ["flow", "lock", flow, "--key", keys["alice"], "--home", str(home.folder)]
+    early = CliRunner().invoke(app, words)
+    assert isinstance(early.exception, ConfigError)
+    assert "the deposit of leg 1 is not placed" in str(early.exception)
+    home.run("flow", "open", flow, "--key", keys["bob"])
+    del home.sent[1:]
+    home.play("bob")
+    home.run("flow", "lock", flow, "--key", keys["alice"])
+    del home.sent[1:]
+    home.play("alice")
+    assert stages(home) == [2, 1]
+    home.net.day()  # bob does not lock
+    home.view()
+    for decision in home.net.outstanding():
+        home.net.bring(decision)
+    home.view()
+    (shown,) = home.run("flow", "status")
+    assert (shown["outcome"], shown["late"]) == ("abort", [1])
+    assert [leg["state"] for leg in shown["legs"]] == ["locked", "deposit lost"]
+    home.run("flow", "pay", shown["flow"], "--key", keys["alice"])
+    assert [chain for chain, _, _ in home.sent[:2]] == [FIRST, FIRST + 1]
+    del home.sent[2:]
+    home.play("alice")
+    assert [home.net.held(1, who) for who in ("alice", "bob")] == [PURSE + 5, PURSE - 5]
+    assert home.net.conserved()
+
+
+def test_open_refuses_a_stranger_and_bad_files(home: Home) -> None:
+    flow, out = home.draft(), str(home.folder / "out.json")
     stranger = home.folder / "stranger.key"
     stranger.write_text("11" * 32)
     bad = home.folder / "bad.json"
+    made = json.loads(Path(flow).read_text())
+    first = rows(home.net)[0]
     for words, text in (
-        (("flow", "open", legs, "--key", str(stranger)), ""),
-        (("flow", "open", legs, "--number", "64"), ""),
-        (("flow", "open", legs, "--key", str(bad)), ""),
+        (("flow", "open", flow, "--key", str(stranger)), ""),
+        (("flow", "open", flow, "--key", str(bad)), ""),
         (("flow", "open", str(bad)), "{"),
         (("flow", "open", str(bad)), "[]"),
-        (("flow", "open", str(bad)), json.dumps([rows(home.net)[0] | {"amount": 1.5}])),
-        (("flow", "open", str(bad)), json.dumps([rows(home.net)[0] | {"chain": 5}])),
-        (("flow", "open", str(bad)), json.dumps([rows(home.net)[0] | {"token": "EUR"}])),
-        (("flow", "open", str(bad)), json.dumps(rows(home.net)[:1] * 2)),
+        (("flow", "open", str(bad)), json.dumps(made | {"number": -1})),
+        (("flow", "open", str(bad)), json.dumps(made | {"epoch": 1 << 32})),
+        (("flow", "open", str(bad)), json.dumps(made | {"lock_by": "soon"})),
+        (("flow", "open", str(bad)), json.dumps(made | {"arm_by": made["lock_by"] - 60})),
+        (("flow", "draft", str(bad), "--out", out), "[]"),
+        (("flow", "draft", str(bad), "--out", out), json.dumps([first | {"amount": 1.5}])),
+        (("flow", "draft", str(bad), "--out", out), json.dumps([first | {"deposit": -1}])),
+        (("flow", "draft", str(bad), "--out", out), json.dumps([first | {"chain": 5}])),
+        (("flow", "draft", str(bad), "--out", out), json.dumps([first | {"token": "EUR"}])),
+        (("flow", "draft", str(bad), "--out", out), json.dumps([first | {"receiver": "11" * 32}])),
+        (("flow", "draft", str(bad), "--out", out), json.dumps([first, first])),
+        (
+            ("flow", "draft", str(bad), "--out", out, "--within", "300"),
+            json.dumps([first | {"deposit": 1}]),
+        ),
         (("flow", "trace", "ff"), ""),
         (("intent", "status", "ff"), ""),
     ):
@@ -149,9 +217,11 @@ def test_open_refuses_a_stranger_and_bad_legs(home: Home) -> None:
         result = CliRunner().invoke(app, [*words, "--home", str(home.folder)])
         assert isinstance(result.exception, ConfigError), words
     assert home.sent == []
+    assert not Path(out).exists()
 
 
 def test_status_trace_and_pay_follow_a_flow(home: Home) -> None:
+    home.draft()
     prepare(home)
     home.net.mine()
     home.view()
@@ -167,8 +237,8 @@ def test_status_trace_and_pay_follow_a_flow(home: Home) -> None:
     assert {leg["settled"] for leg in traced["legs"]} == {"commit"}
     home.run("flow", "pay", flow["flow"], "--key", str(home.folder / "alice.key"))
     assert {chain for chain, _, _ in home.sent} == {FIRST, FIRST + 1}
-    for index in range(2):
-        home.net.send(index, "Escrow", "pay", home.terms.id, index, sender="bob")
+    del home.sent[2:]
+    home.play("alice")
     home.view()
     (flow,) = home.run("flow", "status", flow["flow"])
     assert [leg["state"] for leg in flow["legs"]] == ["paid", "paid"]

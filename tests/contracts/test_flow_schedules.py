@@ -1,13 +1,13 @@
 """Random schedules of payers, keepers, carriers and outages over several flows: never a split."""
 
 import random
+from typing import Any
 
 import pytest
 
-from keeper.settle.flow import flow_nonce
 from tests.contracts.test_flow_atomic import FOUR, TWO, Flow
-from tests.support.contracts import EPOCH, Reverted, World
-from tests.support.flow_net import ACTORS, FIRST, Net, rolled_back, small_world
+from tests.support.contracts import Reverted, World
+from tests.support.flow_net import ACTORS, FIRST, PURSE, Net, rolled_back, small_world
 
 
 @pytest.fixture(scope="module")
@@ -17,10 +17,9 @@ def deployed() -> list[World]:
 
 def move(net: Net, flows: list[Flow], unlocked: list[tuple[Flow, int]], draw: random.Random) -> str:
     """Make one random move; a contract may refuse it. Return its name."""
-    name = draw.choice(
-        ["prepare"] * 4 + ["view"] * 5 + ["bring"] * 3 + ["pay", "wait", "forked prepare"]
-    )
-    if name in ("prepare", "forked prepare") and unlocked:
+    moves = {"prepare": 4, "view": 5, "bring": 3, "pay": 1, "wait": 1, "forked": 1, "pledge": 2}
+    (name,) = draw.choices([*moves], [*moves.values()])
+    if name in ("prepare", "forked") and unlocked:
         flow, index = draw.choice(unlocked)
         if name == "prepare":
             unlocked.remove((flow, index))
@@ -30,6 +29,9 @@ def move(net: Net, flows: list[Flow], unlocked: list[tuple[Flow, int]], draw: ra
                 flow.prepare(index)
                 net.mine()
                 net.view()
+    elif name == "pledge" and unlocked:
+        flow, index = draw.choice(unlocked)
+        flow.pledge(index)
     elif name == "view":
         net.mine()
         net.view()
@@ -44,18 +46,17 @@ def move(net: Net, flows: list[Flow], unlocked: list[tuple[Flow, int]], draw: ra
 
 
 def test_no_schedule_splits_a_flow(deployed: list[World]) -> None:
-    seen: set[object] = set()
+    seen: set[int] = set()
     for seed in range(8):
         with rolled_back(deployed):
             seen |= play(Net(deployed), seed)
     assert seen == {1, 2}, "the schedules must lead to both outcomes"
 
 
-def play(net: Net, seed: int) -> set[object]:
+def play(net: Net, seed: int) -> set[int]:
     """Play one schedule and check what it led to; return the outcomes."""
     draw = random.Random(seed)
-    flows = [Flow(net, TWO, flow_nonce(EPOCH, 0)), Flow(net, FOUR, flow_nonce(EPOCH, 0))]
-    flows.append(Flow(net, TWO, flow_nonce(EPOCH, 1)))
+    flows = [Flow(net, TWO), Flow(net, FOUR, deposit=7), Flow(net, TWO, 1, deposit=5)]
     unlocked = [(flow, index) for flow in flows for index in range(len(flow.legs))]
     for _ in range(40):
         try:
@@ -67,16 +68,15 @@ def play(net: Net, seed: int) -> set[object]:
     net.day()
     for flow in flows:
         flow.finish()
-    outcomes: dict[object, set[object]] = {}
+    outcomes: dict[object, set[Any]] = {}
     for decision in net.decided:
-        outcomes.setdefault(decision.fields[0], set()).add(decision.fields[1])
+        outcomes.setdefault(decision.fields[0], set()).add(decision.fields[1:])
     assert all(len(found) == 1 for found in outcomes.values())
     assert all(net.in_contract(at, "Escrow") == 0 for at in range(3))
-    expected = [dict.fromkeys(ACTORS, 1_000) for _ in range(3)]
+    expected = {(at, who): PURSE for at in range(3) for who in ACTORS}
     for flow in flows:
-        if outcomes.get(flow.id) == {1}:
-            for at, payer, receiver, amount in flow.legs:
-                expected[at][payer] -= amount
-                expected[at][receiver] += amount
-    assert [{who: net.held(at, who) for who in ACTORS} for at in range(3)] == expected, seed
-    return set().union(*outcomes.values())
+        for outcome, late in outcomes.get(flow.id, ()):
+            for place, held in flow.due(outcome, late).items():
+                expected[place] += held - PURSE
+    assert {place: net.held(*place) for place in expected} == expected, seed
+    return {fields[0] for found in outcomes.values() for fields in found}

@@ -27,6 +27,7 @@ from keeper.snapshot.decisions import CutBlock, Decision, DecisionRule, Observed
 from keeper.snapshot.derive import Lacking, Setting, Snapshot, derive, genesis
 from keeper.units import ChainId, symbol
 from keeper.venue.calls import bring
+from keeper.venue.port import Call
 from tests.support.contracts import EPOCH, NETWORK, Receipt, Reverted, World, hexed, make_seal
 
 LAG = 2
@@ -199,17 +200,27 @@ class Net:
 
     def bring(self, decision: Decision) -> None:
         """Bring a decision as the carrier does; raises `Reverted` if its contract refuses."""
-        call = bring(decision, *self.sealed[decision.leaf])
+        self.do(bring(decision, *self.sealed[decision.leaf]))
+
+    def do(self, call: Call, who: str = "anyone") -> None:
+        """Send a call; raises `Reverted` if its contract refuses."""
         at = [chain.id for chain in self.spec.chains].index(call.chain)
         world = self.worlds[at]
         result = world.env.execute_code(
-            to_address=hexed(call.to), sender=hexed(world.actor("anyone")), data=call.data
+            to_address=hexed(call.to), sender=hexed(world.actor(who)), data=call.data
         )
         if result.is_error:
             raise Reverted(bytes(result.output)[68:].rstrip(b"\0").decode(errors="replace"))
         for where, topics, data in result.get_log_entries():
             words = tuple(topic.to_bytes(32, "big") for topic in topics)
             self.tables[at] = self.tables[at].apply([Log(bytes(where), words, bytes(data))])
+
+    def records(self) -> dict[ChainId, Table]:
+        """Return the newest table of every chain, final or not."""
+        return {
+            ChainId(world.chain): table
+            for world, table in zip(self.worlds, self.tables, strict=True)
+        }
 
     def outstanding(self) -> tuple[Decision, ...]:
         """Return what is sealed and was not seen on its chain."""
