@@ -1,5 +1,6 @@
-"""`keeper flow draft | open | lock | status | trace | pay`: atomic flows over several chains.
+"""`keeper flow plan | draft | open | lock | status | trace | pay`: flows over several chains.
 
+    plan    offers.json ─▶ the best route now ─▶ legs.json (keeper/cli/flow_plan.py)
     draft   legs.json ─▶ flow.json with its times, the same file for every payer
     open    flow.json ─▶ id; with a payer's key: place its deposits, or lock where there are none
     lock    with a payer's key: once all deposits are placed, lock its legs
@@ -17,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from keeper import config, network
+from keeper.cli import flow_plan
 from keeper.cli.account import State, load_state, open_archive
 from keeper.cli.onchain import ask, head_time, read_secret, send
 from keeper.cli.output import JsonFlag, print_json, print_rows, print_table
@@ -32,6 +34,8 @@ from keeper.venue import escrow
 from keeper.venue.escrow import LOCKED, PLEDGED, Terms
 
 app = typer.Typer(no_args_is_help=True, help="Atomic flows: all legs on all chains, or none.")
+
+app.command("plan")(flow_plan.plan)
 
 Home = Annotated[Path, typer.Option(help="The node's home.")]
 File = Annotated[Path, typer.Argument(help="flow.json, the same file for every payer.")]

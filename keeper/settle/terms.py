@@ -95,11 +95,12 @@ def plain_flow(flow: Flow) -> dict[str, Any]:
         "number": terms.number,
         "arm_by": terms.arm_by,
         "lock_by": terms.lock_by,
-        "legs": [_plain_leg(leg) for leg in flow.legs],
+        "legs": [plain_leg(leg) for leg in flow.legs],
     }
 
 
-def _plain_leg(leg: Leg) -> dict[str, Any]:
+def plain_leg(leg: Leg) -> dict[str, Any]:
+    """Return the row of a leg that `read_legs` reads."""
     receiver = leg.receiver if leg.vault != NOWHERE else leg.receiver[12:]
     return {
         "chain": leg.chain,

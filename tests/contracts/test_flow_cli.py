@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from keeper.cli import account
 from keeper.cli import flow as cli_flow
+from keeper.cli import flow_plan as cli_plan
 from keeper.cli import intent as cli_intent
 from keeper.cli.main import app
 from keeper.devnet.wallet import Send
@@ -17,8 +19,9 @@ from keeper.errors import ConfigError
 from keeper.intent.order import OnchainOrder, Order, word
 from keeper.settle.terms import Flow, read_flow
 from keeper.snapshot.archive import Archive
+from keeper.snapshot.decisions import Price
 from keeper.store import Store
-from keeper.units import ChainId
+from keeper.units import ChainId, symbol
 from keeper.venue.port import Call
 from tests.support.contracts import World
 from tests.support.flow_net import FIRST, LAG, PURSE, Net, rolled_back, small_world
@@ -110,6 +113,7 @@ def home(deployed: list[World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             return ["0x01"] * len(sends)
 
         def ask(_: object, chain: int, to: bytes, name: str, function: str, *args: object) -> Any:
+            assert to == made.net.worlds[chain - FIRST].at[name]
             return made.net.worlds[chain - FIRST].call(name, function, *args).values
 
         monkeypatch.setattr(account, "_tables", tables)
@@ -118,6 +122,7 @@ def home(deployed: list[World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             monkeypatch.setattr(module, "send", send)
             monkeypatch.setattr(module, "ask", ask)
             monkeypatch.setattr(module, "head_time", lambda *_: made.net.worlds[0].now)
+        monkeypatch.setattr(cli_plan, "ask", ask)
         yield made
 
 
@@ -242,6 +247,67 @@ def test_status_trace_and_pay_follow_a_flow(home: Home) -> None:
     home.view()
     (flow,) = home.run("flow", "status", flow["flow"])
     assert [leg["state"] for leg in flow["legs"]] == ["paid", "paid"]
+
+
+def test_a_plan_is_the_best_way_now(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.view()
+    near, far = (home.net.worlds[0].actor(who) for who in ("bob", "carol"))
+    ends = {"origin": FIRST, "destination": FIRST + 1, "asset": "USDC"}
+    rates = (
+        {"fee_ppm": 1_000, "p50_ms": 1, "p95_ms": 2},
+        {"fee_ppm": 9_000, "p50_ms": 1, "p95_ms": 2},
+    )
+    rows = [
+        {"maker": hexed(one), **ends, **rate} for one, rate in zip((near, far), rates, strict=True)
+    ]
+    offers, out = home.folder / "offers.json", home.folder / "planned.json"
+    offers.write_text(json.dumps(rows))
+    words = ["flow", "plan", str(offers), "--from", f"{FIRST}:USDC", "--to", f"{FIRST + 1}:USDC"]
+    words += ["--payer", hexed(home.net.worlds[0].actor("alice")), "--out", str(out)]
+    words += ["--account", "11" * 32]
+    level = 0
+
+    def state(folder: Path) -> Any:
+        """What the node certified, where prices are agreed and vaults stand on every chain."""
+        made = account.load_state(folder)
+        prices = {symbol("USDC"): Price(symbol("USDC"), 10**8, False)}
+        contracts = [
+            tuple(sorted((*chain.contracts, ("Vault", b"\x0b" * 20), ("Breaker", b"\x0c" * 20))))
+            for chain in made.spec.chains
+        ]
+        chains = tuple(
+            replace(chain, contracts=some)
+            for chain, some in zip(made.spec.chains, contracts, strict=True)
+        )
+        return replace(
+            made, spec=replace(made.spec, chains=chains), book=replace(made.book, prices=prices)
+        )
+
+    def ask(_: object, chain: int, to: bytes, name: str, function: str, *args: object) -> Any:
+        if name == "Breaker":
+            return (level if args[0] == near.ljust(32, b"\0") else 0,)
+        return home.net.worlds[chain - FIRST].call(name, function, *args).values
+
+    for more, text in (
+        ([], "no health"),
+        (["--amount", "100"], "no agreed price"),
+        (["--amount", "100", "--account", "11"], "no margin account"),
+        (["--amount", "100", "--payer", "11"], "no address"),
+    ):
+        result = CliRunner().invoke(app, [*words, *more, "--home", str(home.folder)])
+        assert isinstance(result.exception, ConfigError), more
+        assert text in str(result.exception), more
+    monkeypatch.setattr(cli_plan, "load_state", state)
+    monkeypatch.setattr(cli_plan, "ask", ask)
+    home.run(*words, "--amount", "500")
+    first, last = json.loads(out.read_text())
+    assert (first["receiver"], last["payer"]) == (hexed(near),) * 2
+    assert (first["amount"], last["amount"], last["receiver"]) == (501, 500, "0x" + "11" * 32)
+    level = 2  # a breaker stops the cheaper maker
+    assert home.run(*words, "--amount", "500")["left_out"][0][1] == "cursed"
+    assert json.loads(out.read_text())[0]["receiver"] == hexed(far)
+    result = CliRunner().invoke(app, [*words, "--amount", "1001", "--home", str(home.folder)])
+    assert "no lanes bring 1001" in str(result.exception)
 
 
 def test_an_intent_is_opened_and_followed(home: Home) -> None:
