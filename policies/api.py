@@ -177,6 +177,29 @@ class Task(msgspec.Struct, frozen=True, array_like=True):
     """Close factor: the largest share the venue lets one call close."""
 
 
+class Order(msgspec.Struct, frozen=True, array_like=True):
+    """An open order that whoever delivers it is paid for, as the sealed view shows it.
+
+    Assets are symbols; `given` is paid on the origin for what is `asked` at the destination.
+    """
+
+    order: bytes
+    origin: int
+    destination: int
+    settler: bytes
+    """Who takes the delivery at the destination, 20 bytes."""
+    given: bytes
+    given_amount: Wide
+    asked: bytes
+    asked_amount: Wide
+    deadline_ms: int
+    """The last moment to deliver, by the destination's clock."""
+    needed_ms: int = 0
+    """Until when the margin account it goes into surely holds; 0: it goes elsewhere, or is well."""
+    turn_ms: int = 0
+    """When it is this keeper's turn: an earlier delivery would only race the others' gas."""
+
+
 class MarketView(msgspec.Struct, frozen=True, array_like=True):
     """Everything a policy may know: the sealed snapshot, and this keeper's own books."""
 
@@ -197,6 +220,7 @@ class MarketView(msgspec.Struct, frozen=True, array_like=True):
     bridges: tuple[BridgeQuote, ...] = ()
     bond_free: int = 0
     """µUSD of this keeper's bond that no award has locked."""
+    orders: tuple[Order, ...] = ()
 
 
 StepName = Literal[

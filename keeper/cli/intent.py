@@ -22,6 +22,7 @@ from keeper.cli.output import JsonFlag, print_json, print_rows, print_table
 from keeper.contracts import encode_call
 from keeper.devnet.wallet import Send
 from keeper.errors import ConfigError
+from keeper.intent.deadline import MarginNeed, make_order
 from keeper.intent.order import OnchainOrder, Order, ResolvedOrder, resolve, word
 from keeper.keys import address_of
 from keeper.network import ChainSpec, NetworkSpec
@@ -30,6 +31,7 @@ from keeper.settle.terms import read_token
 from keeper.units import ChainId
 from keeper.venue.book import accounts
 from keeper.venue.intents import OpenOrder, fills, orders
+from keeper.venue.records import address
 
 app = typer.Typer(no_args_is_help=True, help="ERC-7683 orders, settled by the keepers' seal.")
 
@@ -98,24 +100,51 @@ def open_order(
     user = address_of(secret)
     (nonce,) = ask(settings, origin.id, settler, "Intents", "nonces", user)
     now = head_time(settings, origin.id)
-    asked = OnchainOrder(now + _seconds(home, row, wanted), wanted.encode())
+    if "health_ppm" in row:
+        need = _need(wanted, int(row["health_ppm"]))
+        seconds = _seconds(home, need)
+        asked = make_order(need, wanted.input_token, wanted.input_amount, now, seconds)
+    else:
+        asked = OnchainOrder(now + int(row.get("fill_within_s", 3_600)), wanted.encode())
     made = resolve(spec.id, origin.id, settler, user=user, nonce=nonce, order=asked)
     sent = [] if dry else send(settings, origin.id, secret, _calls(settler, wanted, asked))
     _print_opened(made, sent, as_json)
 
 
-def _seconds(home: Path, row: Mapping[str, Any], order: Order) -> int:
-    """Return how long a fill may take: as asked, or as long as an account's health surely holds."""
-    if "health_ppm" not in row:
-        return int(row.get("fill_within_s", 3_600))
+def _need(order: Order, health_ppm: int) -> MarginNeed:
+    """Return what an order brings as the need of the account that it goes into.
+
+    Raises:
+        ConfigError: it goes to an address, which has no health.
+    """
+    if not any(order.vault):
+        raise ConfigError(
+            "an address has no health", where="health_ppm", remedy="name a margin account"
+        )
+    return MarginNeed(
+        account=order.recipient,
+        chain=order.destination_chain,
+        settler=address(order.destination_settler),
+        vault=address(order.vault),
+        token=address(order.output_token),
+        amount=order.output_amount,
+        health_ppm=health_ppm,
+    )
+
+
+def _seconds(home: Path, need: MarginNeed) -> int:
+    """Return how long an account's health surely stays above its floor.
+
+    Raises:
+        ConfigError: no time is left, or the account or its health is not known.
+    """
     state = load_state(home)
-    legs = accounts(state.spec, state.tables, state.book.rules).get(order.recipient, ())
+    legs = accounts(state.spec, state.tables, state.book.rules).get(need.account, ())
     margin = state.margin(legs)
     seconds = 0
     if legs and margin is not None:
         prices = {market: price.price_e8 for market, price in state.book.prices.items()}
-        parameters = state.parameters.margin
-        seconds = seconds_above(parameters, prices, legs, margin, int(row["health_ppm"]))
+        seconds = seconds_above(state.parameters.margin, prices, legs, margin, need.health_ppm)
     if seconds == 0:
         raise ConfigError(
             "the account's health may fall below the floor at any time",

@@ -97,6 +97,19 @@ def decode_order(data: bytes) -> Order:
     return Order(bytes.fromhex(token[2:]), *rest)
 
 
+def decode_delivery(data: bytes) -> tuple[bytes, int, bytes, bytes, int]:
+    """Return (output token, amount, recipient, vault, fill deadline) of origin data.
+
+    Raises:
+        ValueError: the data is not what a settler of this kind makes.
+    """
+    try:
+        token, amount, recipient, vault, deadline = decode(_DELIVERY, data)
+    except (DecodingError, OverflowError) as error:
+        raise ValueError(f"origin data of {len(data)} bytes is no delivery") from error
+    return token, amount, recipient, vault, deadline
+
+
 @dataclass(frozen=True, slots=True)
 class OnchainOrder:
     """OnchainCrossChainOrder."""

@@ -17,6 +17,7 @@ from keeper.config import Config
 from keeper.legs import LegKind
 from keeper.node.calling import Calling
 from keeper.node.chase import Chase
+from keeper.node.filling import filler_of
 from keeper.node.parts import Parts
 from keeper.node.registry import Registry
 from keeper.node.risk import RiskWork
@@ -101,6 +102,7 @@ class MemberWork:
             self.session.application.offer,
             self._on_awards,
         )
+        self.filler = filler_of(parts, config, self.session.me, committee.size)
         self.carrier = Carrier(
             parts.network,
             parts.archive,
@@ -131,6 +133,8 @@ class MemberWork:
             nursery.start_soon(self.trader.run)
             nursery.start_soon(self.carrier.run)
             nursery.start_soon(self.activator.run)
+            if self.filler is not None:
+                nursery.start_soon(self.filler.run)
             nursery.start_soon(self.runner.run)
             nursery.start_soon(self.risk.run)
             nursery.start_soon(self._watch_others, nursery.cancel_scope)
@@ -147,6 +151,8 @@ class MemberWork:
         self.activator.on_final(snapshot)
         self.shown.on_final(snapshot)
         self.carrier.on_final(snapshot)
+        if self.filler is not None:
+            self.filler.on_final(snapshot)
         self.trader.on_final(snapshot)
 
     def _on_seal(self, view: int) -> None:
