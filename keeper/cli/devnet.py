@@ -18,7 +18,7 @@ from keeper.devnet import control
 from keeper.devnet.cluster import Cluster, run_cluster
 from keeper.devnet.feeds import Feeds, markets_of, read_series
 from keeper.devnet.progress import Progress
-from keeper.devnet.scenarios import liquidation, quorum
+from keeper.devnet.scenarios import flows, liquidation, quorum
 from keeper.errors import ConfigError, FlowkeeperError
 from keeper.units import PPM
 
@@ -28,8 +28,12 @@ SCENARIOS = {
     "cross-chain-liquidation": "prices fall; what must be liquidated is, and every claim is paid",
     "calm": "the same traders, no shock: nothing is liquidated",
     "quorum-lost": "too few keepers: nothing is sealed or executed, until they return",
+    "flows": "collateral moves by atomic flows over three chains, on the route that is best then",
     "idle": "start, and do nothing (with --keep)",
 }
+LEAST_CHAINS = {"flows": 3}
+POLICIES = {"flows": {"filling": "filling"}}
+"""What a scenario needs beside two chains and the policy that keepers bid by."""
 CACHE = Path.home() / ".cache" / "flowkeeper"
 Folder = Annotated[Path, typer.Argument(help="Directory of a devnet started with --keep.")]
 
@@ -158,7 +162,8 @@ async def _up(
         nursery.start_soon(_stop_on_signal, stop)
         with stop:
             async with run_cluster(
-                folder, CACHE, keepers=keepers, chains=chains, say=progress.say,
+                folder, CACHE, keepers=keepers, say=progress.say,
+                chains=max(chains, LEAST_CHAINS.get(scenario, 2)), policies=POLICIES.get(scenario),
                 accounts=options.traders + 20, light_client=light_client,
             ) as cluster:  # fmt: skip
                 control.write(cluster)
@@ -191,6 +196,8 @@ async def _play(
     match scenario:
         case "quorum-lost":
             return await quorum.run(cluster, progress.say)
+        case "flows":
+            return await flows.run(cluster, progress.say)
         case "idle":
             await cluster.wait("a sealed view", liquidation.all_sealed, 60)
             return {"ok": True, "keepers": len(cluster.keepers)}

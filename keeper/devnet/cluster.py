@@ -132,6 +132,7 @@ class Cluster:
     keepers: list[KeeperProcess] = field(default_factory=list)
     light_clients: dict[ChainId, LightClientConfig] = field(default_factory=dict)
     guard: Guard | None = None
+    policies: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def hub(self) -> Anvil:
@@ -200,6 +201,7 @@ async def run_cluster(
     say: Say,
     accounts: int = 80,
     light_client: bool = False,
+    policies: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Cluster]:
     """Run a whole local network for the length of the block.
 
@@ -211,6 +213,7 @@ async def run_cluster(
         say: told what happens now.
         accounts: funded accounts per chain, for the deployer and the traders.
         light_client: every chain has a simulated beacon, and keepers take only what it proves.
+        policies: policies by kind that every keeper runs beside the one it bids by.
     """
     say("starting chains (the first time, anvil is fetched)")
     binary = await trio.to_thread.run_sync(ensure_anvil, cache)
@@ -223,6 +226,7 @@ async def run_cluster(
         say("deploying contracts")
         cluster = await _deploy(folder, anvils, keepers)
         cluster.guard = guard
+        cluster.policies = policies or {}
         if light_client:
             say("starting a simulated beacon for every chain")
             for chain, anvil in anvils.items():
@@ -310,7 +314,8 @@ def make_home(cluster: Cluster, one: KeeperProcess, bootstrap: tuple[str, ...]) 
         password_file=cluster.folder / "password",
         work=QUICK,
     )
-    with (one.home / "keeper.toml").open("a") as file:
+    with (one.home / "keeper.toml").open("a") as file:  # whose last section is [policies]
+        file.writelines(f'{kind} = "{name}"\n' for kind, name in cluster.policies.items())
         file.writelines(client.render(chain) for chain, client in cluster.light_clients.items())
     one.keys, one.peer = made, peer_id_text(made.peer_id)
     return one

@@ -43,30 +43,42 @@ class Trader:
 def make_traders(cluster: Cluster, seed: int, count: int, price_e8: int) -> list[Trader]:
     """Return traders drawn from a seed: longs and shorts, safe and bold."""
     draw = random.Random(seed)
-    market = cluster.parameters.margin.market_of[symbol("ETH-USD")]
     traders = []
     for at in range(count):
-        secret = cluster.hub.key(FIRST_ACCOUNT + at)
-        owner = Wallet(cluster.hub.rpc, cluster.spec.hub, secret).address
         deposit = draw.randrange(2_000, 20_000) * USD
-        on_venue = deposit // 5 if at % 4 == 3 else 0
         leverage = draw.choice(BOLD_LEVERAGE_PPM if draw.random() < 0.4 else SAFE_LEVERAGE_PPM)
-        notional = deposit * leverage // PPM
-        size = notional * 10 ** (market.decimals + 2) // price_e8
         short = draw.random() < 0.25
-        credit = ceil_div(ceil_div(notional * market.initial_ppm, PPM) * CREDIT_SLACK_PPM, PPM)
-        traders.append(
-            Trader(
-                secret,
-                owner,
-                cluster.spec.account(owner),
-                deposit - on_venue,
-                on_venue,
-                -size if short else size,
-                credit,
-            )
-        )
+        on_venue = deposit // 5 if at % 4 == 3 else 0
+        traders.append(make_trader(cluster, at, deposit, leverage, price_e8, on_venue, short=short))
     return traders
+
+
+def make_trader(
+    cluster: Cluster,
+    at: int,
+    deposit: int,
+    leverage_ppm: int,
+    price_e8: int,
+    on_venue: int = 0,
+    *,
+    short: bool = False,
+) -> Trader:
+    """Return the trader of a mnemonic account with so much collateral and leverage."""
+    market = cluster.parameters.margin.market_of[symbol("ETH-USD")]
+    secret = cluster.hub.key(FIRST_ACCOUNT + at)
+    owner = Wallet(cluster.hub.rpc, cluster.spec.hub, secret).address
+    notional = deposit * leverage_ppm // PPM
+    size = notional * 10 ** (market.decimals + 2) // price_e8
+    credit = ceil_div(ceil_div(notional * market.initial_ppm, PPM) * CREDIT_SLACK_PPM, PPM)
+    return Trader(
+        secret,
+        owner,
+        cluster.spec.account(owner),
+        deposit - on_venue,
+        on_venue,
+        -size if short else size,
+        credit,
+    )
 
 
 class Desk:

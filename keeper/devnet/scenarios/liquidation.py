@@ -58,17 +58,17 @@ async def _play(cluster: Cluster, feeds: Feeds, options: Options, say: Say) -> d
     desk = Desk(cluster, traders)
     await desk.fund()
     await desk.deposit_and_ask()
-    await _until(f"{len(traders)} certified credits", lambda: _credited(desk), 60)
+    await until(f"{len(traders)} certified credits", lambda: _credited(desk), 60)
     say("credit is certified and applied; positions are opened")
     opened = await desk.open()
     last = max(sent.block for sent in opened)
-    await cluster.wait("a cut with all positions", _cut_passed(desk.venue.id, last), 60)
+    await cluster.wait("a cut with all positions", cut_passed(desk.venue.id, last), 60)
     story = await _shock(cluster, feeds, options, say)
     story = await _settle_down(cluster, options, story, say)
     closers = _closers(traders, story)
     say(f"{len(closers)} traders close and withdraw")
     story = await _leave(cluster, desk, closers, story)
-    await _quiet(cluster, "everything cleared", 60)
+    await quiet(cluster, "everything cleared", 60)
     say("reading chains and stores")
     facts = await read_chains(cluster)
     stores = [await read_store(one) for one in cluster.keepers]
@@ -80,7 +80,8 @@ def all_sealed(seen: Seen) -> bool:
     return all(value.get("sealed_view", 0) > 0 for value in seen.values())
 
 
-def _cut_passed(chain: int, block: int) -> Callable[[Seen], bool]:
+def cut_passed(chain: int, block: int) -> Callable[[Seen], bool]:
+    """Return what asks whether every keeper's cut of a chain has passed a block."""
     return lambda seen: all(
         value.get("cut", {}).get(str(chain), 0) >= block for value in seen.values()
     )
@@ -96,7 +97,12 @@ async def _polls() -> AsyncIterator[None]:
         await trio.sleep(POLL_S)
 
 
-async def _until(what: str, holds: Callable[[], Any], seconds: float) -> None:
+async def until(what: str, holds: Callable[[], Any], seconds: float) -> None:
+    """Wait until something holds.
+
+    Raises:
+        LocalError: it did not in time.
+    """
     with trio.move_on_after(seconds):
         async for _ in _polls():
             if await holds():
@@ -136,11 +142,11 @@ async def _settle_down(cluster: Cluster, options: Options, story: Story, say: Sa
         await victim.start()
         story = replace(story, restarts=story.restarts + 1)
         say(f"keeper {victim.index} is started again; work went on")
-    await _quiet(cluster, "liquidations and claims", 120)
+    await quiet(cluster, "liquidations and claims", 120)
     return story
 
 
-async def _quiet(cluster: Cluster, what: str, seconds: float) -> None:
+async def quiet(cluster: Cluster, what: str, seconds: float) -> None:
     """Wait until no keeper has anything open for a while."""
     calm = 0
 
@@ -170,14 +176,14 @@ async def _leave(cluster: Cluster, desk: Desk, closers: list[Trader], story: Sto
     before = await desk.tokens_of(closers)
     closed = await desk.close(closers)
     last = max(sent.block for sent in closed)
-    await cluster.wait("a cut with the closes", _cut_passed(desk.venue.id, last), 60)
-    await _quiet(cluster, "their results cleared", 60)
+    await cluster.wait("a cut with the closes", cut_passed(desk.venue.id, last), 60)
+    await quiet(cluster, "their results cleared", 60)
     await desk.ask_back(closers, WITHDRAW_PPM)
     asked = sum(one.on_hub * WITHDRAW_PPM // PPM for one in closers)
 
     async def paid() -> bool:
         return sum(await desk.tokens_of(closers)) - sum(before) >= asked
 
-    await _until("certified withdrawals", paid, 120)
+    await until("certified withdrawals", paid, 120)
     got = sum(await desk.tokens_of(closers)) - sum(before)
     return replace(story, withdrawn=(asked, got))

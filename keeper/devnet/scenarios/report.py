@@ -97,7 +97,7 @@ def make_report(
         "liquidated": len(executed & story.liquidatable),
         "healthy_touched": len(executed - story.liquidatable),
         "claims_paid": _claims_paid(cluster, facts, best, story.liquidatable & executed),
-        "conserved": _conserved(cluster, facts, best),
+        "conserved": conserved(cluster, facts, best),
         "double_executions": sum(len(logs) > 1 for logs in done.values()),
         "keeper_restarts": story.restarts,
         "tick_to_final_ms": spread(_tick_to_final(cluster, stores)),
@@ -160,7 +160,7 @@ def _claims_paid(
     return len((accounts_ & settled) - open_)
 
 
-def _conserved(cluster: Cluster, facts: Mapping[ChainId, ChainFacts], store: StoreFacts) -> bool:
+def conserved(cluster: Cluster, facts: Mapping[ChainId, ChainFacts], store: StoreFacts) -> bool:
     """Return whether tokens per chain and the clearing sums over all chains are exact."""
     tables = {chain: one.table for chain, one in facts.items()}
     rules = store.book.rules if store.book is not None else {}
