@@ -15,6 +15,7 @@
     and the hash of its origin data: a fill with other data is another fill, so nobody can block or
     fake one, and an id that a third party announced is recomputed here, never trusted.
     A refund needs the keepers' word too: a local time-out could race a fill. Nobody owns this.
+    A token that refuses its receiver cannot stop a settlement: it is owed, and collected later.
 """
 from ethereum.ercs import IERC20
 from keeper.contracts import erc7683
@@ -39,6 +40,11 @@ event Filled:
 event Closed:
     orderId: indexed(bytes32)
     to: address
+    amount: uint256
+
+event Owed:  # a token would not go where it should; absolute
+    who: indexed(address)
+    token: indexed(address)
     amount: uint256
 
 event LeafUsed:
@@ -78,12 +84,15 @@ FILLED_TYPE: constant(bytes32) = keccak256("Filled(bytes32 orderId,bytes32 dataH
 UNFILLED_TYPE: constant(bytes32) = keccak256("Unfilled(bytes32 orderId,bytes32 dataHash)")
 HALF_N: constant(uint256) = 57896044618658097711785492504343953926418782139537452191302581570759080747168
 
+SEND_GAS: constant(uint256) = 300_000  # of a transfer out: far more than any honest token takes
+
 ESCAPE: immutable(uint256)  # seconds after the fill deadline
 
 orders: public(HashMap[bytes32, Locked])
 filled: public(HashMap[bytes32, bytes32])  # keccak(order id, data hash) -> payee
 nonces: public(HashMap[address, uint256])  # of `open`
 used: public(HashMap[address, HashMap[uint256, bool]])  # of `openFor`
+owed: public(HashMap[address, HashMap[address, uint256]])  # who -> token
 
 
 @deploy
@@ -224,6 +233,19 @@ def escape(orderId: bytes32):
         block.timestamp >= convert(locked.fillDeadline, uint256) + ESCAPE
     ), "intents: still waiting"
     self._close(orderId, locked, locked.user)
+
+
+@external
+@nonreentrant
+def collect(who: address, token: address):
+    """
+    @notice Send what is owed to somebody after all. Anyone may ask.
+    """
+    amount: uint256 = self.owed[who][token]
+    assert amount != 0, "intents: nothing owed"
+    self.owed[who][token] = 0
+    log Owed(who=who, token=token, amount=0)
+    assert self._sent(token, who, amount), "intents: token refused"
 
 
 # ------------------------------------------------------------------ destination
@@ -416,9 +438,26 @@ def _close(orderId: bytes32, locked: Locked, to: address):
     assert to != empty(address), "intents: bad receiver"
     self.orders[orderId].amount = 0
     log Closed(orderId=orderId, to=to, amount=locked.amount)
-    assert extcall IERC20(locked.token).transfer(
-        to, locked.amount, default_return_value=True
-    ), "intents: token refused"
+    if not self._sent(locked.token, to, locked.amount):
+        owed: uint256 = self.owed[to][locked.token] + locked.amount
+        self.owed[to][locked.token] = owed
+        log Owed(who=to, token=locked.token, amount=owed)
+
+
+@internal
+def _sent(token: address, to: address, amount: uint256) -> bool:
+    # who brings it cannot make this fail by too little gas: a 64th of what failed is all that is
+    # left then, less than writing down what is owed takes
+    success: bool = False
+    answer: Bytes[32] = b""
+    success, answer = raw_call(
+        token,
+        abi_encode(to, amount, method_id=method_id("transfer(address,uint256)")),
+        max_outsize=32,
+        gas=SEND_GAS,
+        revert_on_failure=False,
+    )
+    return success and (len(answer) == 0 or convert(answer, uint256) == 1)
 
 
 @internal

@@ -26,7 +26,7 @@ from keeper.hashing import keccak
 from keeper.leaves import flow_outcome_leaf
 from keeper.snapshot.decisions import Context, Decision
 from keeper.units import ChainId
-from keeper.venue.escrow import LOCKED, Prepared, Terms, outcome, prepared
+from keeper.venue.escrow import LOCKED, Prepared, Terms, outcomes, prepared
 
 COMMIT, ABORT = 1, 2
 STALL_S = 3_600
@@ -76,7 +76,7 @@ def decode_rows(raw: bytes) -> tuple[FlowRow, ...]:
 
 @dataclass(slots=True)
 class Locked:
-    """What the tables show of one flow: its legs by index, and outcomes that came, by chain."""
+    """What the tables show of one flow: its legs where it waits, and outcomes that came."""
 
     legs: dict[int, Prepared] = field(default_factory=dict)
     settled: dict[ChainId, tuple[int, int]] = field(default_factory=dict)
@@ -111,16 +111,16 @@ class Locked:
 
 
 def locked_flows(context: Context) -> dict[bytes, Locked]:
-    """Return every flow of the tables at the cut."""
+    """Return the flows that some chain of the cut waits for; what is settled there is skipped."""
+    settled = {spec.id: outcomes(spec, table) for spec, table in context.seen_chains()}
     found: dict[bytes, Locked] = {}
-    for spec, records in context.seen_chains():
-        for one in prepared(spec, records):
-            flow = found.setdefault(one.flow, Locked())
-            flow.legs[one.index] = one
-            came = outcome(spec, records, one.flow)
-            if came[0]:
-                flow.settled[spec.id] = came
-    return found
+    for spec, table in context.seen_chains():
+        for one in prepared(spec, table, settled[spec.id]):
+            found.setdefault(one.flow, Locked()).legs[one.index] = one
+    for chain, came in settled.items():
+        for flow in came.keys() & found.keys():
+            found[flow].settled[chain] = came[flow]
+    return {flow: one for flow, one in found.items() if one.waiting}
 
 
 def judge(context: Context, flow: bytes, one: Locked) -> FlowRow | None:
@@ -163,7 +163,7 @@ class FlowRule:
 
     def derive(self, context: Context, state: bytes) -> tuple[bytes, tuple[Decision, ...]]:
         """Return the outcomes that are still waited for, and the decisions of this view."""
-        waiting = {flow: one for flow, one in locked_flows(context).items() if one.waiting}
+        waiting = locked_flows(context)
         rows = [row for row in decode_rows(state) if row.flow in waiting]
         view = context.view.to_bytes(8, "big")
         known = {row.flow for row in rows}

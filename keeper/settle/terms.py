@@ -38,8 +38,16 @@ class Flow:
         return [leg.hash for leg in self.legs]
 
 
-def make_flow(network: bytes, terms: Terms, legs: Sequence[Leg]) -> Flow:
+def make_flow(
+    network: bytes, terms: Terms, legs: Sequence[Leg], least_lock_s: int = MIN_LOCK_S
+) -> Flow:
     """Return the flow over these legs.
+
+    Args:
+        network: 32-byte id.
+        terms: its times, epoch and number.
+        legs: in order.
+        least_lock_s: seconds between the last deposit and the last lock, at least.
 
     Raises:
         ConfigError: the legs or the terms are not such that the flow could ever commit.
@@ -56,11 +64,11 @@ def make_flow(network: bytes, terms: Terms, legs: Sequence[Leg]) -> Flow:
             where="arm_by",
             remedy="give at least one leg a deposit, or leave arm_by 0",
         )
-    if terms.arm_by and terms.lock_by - terms.arm_by < MIN_LOCK_S:
+    if terms.arm_by and terms.lock_by - terms.arm_by < least_lock_s:
         raise ConfigError(
             f"{terms.lock_by - terms.arm_by} s to lock after the last deposit are too few",
             where="lock_by",
-            remedy=f"at least {MIN_LOCK_S} s",
+            remedy=f"at least {least_lock_s} s",
         )
     if not 0 <= terms.number < 1 << 32 or not 0 <= terms.epoch < 1 << 32:
         raise ConfigError("epoch and number are 32-bit integers", where="terms")

@@ -5,8 +5,9 @@ Settled(flow, outcome, late)                             the flow's one outcome 
 Paid(flow, index, to, token, amount)                     the leg has left, by an outcome or escape
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from keeper.hashing import type_hash
 from keeper.leaves import flow_id, flow_leg_hash
@@ -24,6 +25,8 @@ PAID = type_hash("Paid(bytes32,uint256,bytes32,address,uint256)")
 PLEDGED, LOCKED = 1, 2
 """Stages of a leg: its deposit is placed; its amount is locked too."""
 NOWHERE = bytes(20)
+KEPT = 1 << 15
+"""Legs kept decoded and hashed: every keeper reads all open ones again in every view."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +92,21 @@ class Leg:
     @property
     def hash(self) -> bytes:
         """What the flow's id binds."""
-        return flow_leg_hash(
-            self.chain,
-            self.escrow,
-            payer=self.payer,
-            token=self.token,
-            amount=self.amount,
-            deposit=self.deposit,
-            receiver=self.receiver,
-            vault=self.vault,
-        )
+        return _leg_hash(self)
+
+
+@lru_cache(maxsize=KEPT)
+def _leg_hash(leg: Leg) -> bytes:
+    return flow_leg_hash(
+        leg.chain,
+        leg.escrow,
+        payer=leg.payer,
+        token=leg.token,
+        amount=leg.amount,
+        deposit=leg.deposit,
+        receiver=leg.receiver,
+        vault=leg.vault,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,29 +129,46 @@ class Prepared:
     left: bool = False
 
 
-def prepared(spec: ChainSpec, records: Records) -> Iterator[Prepared]:
-    """Yield every leg ever pledged or locked on a chain, sorted by flow and index."""
+def prepared(spec: ChainSpec, records: Records, but: Container[bytes] = ()) -> Iterator[Prepared]:
+    """Yield the legs ever pledged or locked on a chain, sorted by flow and index.
+
+    Args:
+        spec: the chain.
+        records: its records.
+        but: flows to leave out, before anything of them is decoded.
+    """
     escrow = spec.contract("Escrow")
-    if escrow is None:
-        return
     for (flow, index), data in rows(records, escrow, PREPARED, 2, 11):
-        yield Prepared(
-            flow=flow,
-            index=int.from_bytes(index, "big"),
-            leg=Leg(
-                chain=spec.id,
-                escrow=escrow,
-                payer=address_at(data, 0),
-                token=address_at(data, 1),
-                amount=unsigned(data, 2),
-                deposit=unsigned(data, 3),
-                receiver=data[4 * WORD : 5 * WORD],
-                vault=address_at(data, 5),
-            ),
-            terms=Terms(*(unsigned(data, at) for at in range(6, 10))),
-            stage=unsigned(data, 10),
-            left=records.get(escrow, PAID, flow, index) is not None,
-        )
+        if escrow is not None and flow not in but:
+            one = _decoded(spec.id, escrow, flow, index, data)
+            left = records.get(escrow, PAID, flow, index) is not None
+            yield replace(one, left=True) if left else one
+
+
+@lru_cache(maxsize=KEPT)
+def _decoded(chain: ChainId, escrow: bytes, flow: bytes, index: bytes, data: bytes) -> Prepared:
+    return Prepared(
+        flow=flow,
+        index=int.from_bytes(index, "big"),
+        leg=Leg(
+            chain=chain,
+            escrow=escrow,
+            payer=address_at(data, 0),
+            token=address_at(data, 1),
+            amount=unsigned(data, 2),
+            deposit=unsigned(data, 3),
+            receiver=data[4 * WORD : 5 * WORD],
+            vault=address_at(data, 5),
+        ),
+        terms=Terms(*(unsigned(data, at) for at in range(6, 10))),
+        stage=unsigned(data, 10),
+    )
+
+
+def outcomes(spec: ChainSpec, records: Records) -> dict[bytes, tuple[int, int]]:
+    """Return flow → (1 commit or 2 abort, who was late) of every flow that a chain has settled."""
+    found = rows(records, spec.contract("Escrow"), SETTLED, 1, 2)
+    return {flow: (unsigned(data, 0), unsigned(data, 1)) for (flow,), data in found}
 
 
 def outcome(spec: ChainSpec, records: Records, flow: bytes) -> tuple[int, int]:

@@ -6,7 +6,8 @@ Filled(orderId, dataHash, filler, payee)          destination: delivered as the 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from eth_abi.abi import decode
 from eth_abi.exceptions import DecodingError
@@ -25,6 +26,8 @@ RESOLVED = (
 OPEN = type_hash(f"Open(bytes32,{RESOLVED})")
 CLOSED = type_hash("Closed(bytes32,address,uint256)")
 FILLED = type_hash("Filled(bytes32,bytes32,address,bytes32)")
+KEPT = 1 << 14
+"""Orders kept decoded, two kilobytes each: every keeper reads all open ones in every view."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +74,13 @@ def orders(spec: ChainSpec, records: Records, *, closed: bool = False) -> Iterat
         ended = records.get(contract, CLOSED, order_id) is not None
         if ended and not closed:
             continue
-        order = _order(spec.id, order_id, data, ended)
+        order = _order(spec.id, order_id, data)
         if order is not None:
-            yield order
+            yield replace(order, closed=True) if ended else order
 
 
-def _order(origin: ChainId, order_id: bytes, data: bytes, ended: bool) -> OpenOrder | None:
+@lru_cache(maxsize=KEPT)
+def _order(origin: ChainId, order_id: bytes, data: bytes) -> OpenOrder | None:
     """Return the decoded order, or None when the data is not the settler's."""
     try:
         ((user, _, _, deadline, inner, spent, received, fills),) = decode([RESOLVED], data)
@@ -98,7 +102,7 @@ def _order(origin: ChainId, order_id: bytes, data: bytes, ended: bool) -> OpenOr
         amount=amount,
         input_token=address(given),
         input_amount=locked,
-        closed=ended,
+        closed=False,
     )
 
 

@@ -1,5 +1,6 @@
 """ERC-7683 orders: locked on the origin, filled on the destination, settled by an attestation."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ ORDER = (
     "bytes32 recipient,bytes32 vault,uint64 destinationChain,bytes32 destinationSettler)"
 )
 ESCAPE = 7 * 86_400
+HOSTILE = Path(__file__).parent / "hostile"
 Chains = tuple[World, World]
 
 
@@ -286,3 +288,28 @@ def test_a_signed_order_cannot_be_changed(chains: Chains) -> None:
     longer = (*wanted[:5], wanted[5] + 1, *wanted[6:])
     with chains[0].reverts("intents: not the user's signature"):
         chains[0].call("Intents", "openFor", longer, signature, b"", sender="filler")
+
+
+@pytest.mark.parametrize("how", [0, 1, 2], ids=["reverts", "says no", "burns gas"])
+def test_a_token_that_refuses_its_receiver_stops_no_settlement(chains: Chains, how: int) -> None:
+    origin, destination = chains
+    picky = origin.deploy_source("PickyToken", HOSTILE / "PickyToken.vy")
+    origin.call("PickyToken", "mint", origin.actor("user"), 200)
+    origin.call("PickyToken", "approve", origin.at["Intents"], 200, sender="user")
+    filler = origin.actor("filler")
+    ids = [opened(chains, inputToken=picky) for _ in range(2)]
+    origin.call("PickyToken", "refuse", filler, how)
+    for order_id, data in ids:
+        fill(chains, order_id, data)
+        claim(chains, order_id, data, filler)
+        with origin.reverts("intents: order is not open"):
+            claim(chains, order_id, data, filler)
+    assert origin.call("Intents", "owed", filler, picky).value == 200
+    with origin.reverts("intents: token refused"):
+        origin.call("Intents", "collect", filler, picky)
+    origin.call("PickyToken", "refuse", bytes(20), how)
+    origin.call("Intents", "collect", filler, picky)
+    assert origin.call("PickyToken", "balanceOf", filler).value == 200
+    with origin.reverts("intents: nothing owed"):
+        origin.call("Intents", "collect", filler, picky)
+    assert held(destination, "recipient") == 180

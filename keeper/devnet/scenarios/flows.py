@@ -55,7 +55,8 @@ TARGETS_PPM = (2_000_000, 2_300_000, 2_600_000)
 STEP_PPM, MOST_STEPS = -10_000, 20
 DEPOSIT_PPM = 10_000
 ARM_S, LOCK_S = 60, 180
-GRIEF_ARM_S, GRIEF_LOCK_S = 15, 80
+GRIEF_ARM_S, GRIEF_LOCK_S = 10, 30
+"""Short times, for chains of one-second blocks whose third block back is final."""
 GAP_PPB = 1_000_000
 """How far from the bound a peer lets a route be: fixed fees and whole units."""
 GIVEN, ASKED = 2_000 * USD, 1_990 * USD
@@ -115,7 +116,7 @@ class _Stage:
         await self._take_reserve()
         committed = [await self._migrate("over the cheapest lane", TARGETS_PPM[0])]
         grief = await self._grief()
-        committed.append(await self._migrate("past a lane without room", TARGETS_PPM[1]))
+        committed.append(await self._migrate("past a lane without room", TARGETS_PPM[1], kill=True))
         await self._curse(self.over)
         committed.append(await self._migrate("past a cursed lane", TARGETS_PPM[2]))
         order = await self._order()
@@ -216,7 +217,7 @@ class _Stage:
 
     # flows
 
-    async def _migrate(self, why: str, target_ppm: int) -> Played:
+    async def _migrate(self, why: str, target_ppm: int, *, kill: bool = False) -> Played:
         """Bring what lifts the account to a health, over the route that is best now."""
         facts = await read_chains(self.cluster)
         margin = self._margin(facts, self.owner)
@@ -242,15 +243,27 @@ class _Stage:
         self.say(f"{why}: {found.delivered} to {' → '.join(map(str, (self.hub, *chains)))}")
         await self.floor.enter(flow, "pledge")
         await self.floor.enter(flow, "prepare")
+        if kill:
+            await self._kill()
         played = Played(why, flow, COMMIT, 0, found, margin.health_ppm)
         await self._finish(played, COMMIT, 60)
         return played
+
+    async def _kill(self) -> None:
+        """End a keeper as a power loss would, and start it again: the flow does not need it."""
+        victim = self.cluster.keepers[-1]
+        victim.kill()
+        if victim.process is not None:
+            await victim.process.wait()
+        await victim.start()
+        self.say(f"keeper {victim.index} was killed while the flow waited, and starts again")
 
     async def _flow(self, legs: tuple[Leg, ...], arm_s: int, lock_s: int) -> Flow:
         committee = self.floor.contract(self.hub, "Committee")
         epoch = await self.floor.ask(self.hub, committee, "Committee", "current")
         now = await self.floor.now()
-        return make_flow(self.cluster.spec.id, Terms(epoch, 0, now + arm_s, now + lock_s), legs)
+        terms = Terms(epoch, 0, now + arm_s, now + lock_s)
+        return make_flow(self.cluster.spec.id, terms, legs, least_lock_s=lock_s - arm_s)
 
     async def _finish(self, played: Played, outcome: int, seconds: float) -> None:
         """Wait for a flow's outcome on every chain; then anyone pays what it says."""

@@ -17,7 +17,6 @@ from keeper.devnet.ledgers import (
     StoreFacts,
     executions,
     mean_gas,
-    percentile,
     spread,
 )
 from keeper.devnet.parties import Floor
@@ -128,7 +127,12 @@ async def make_report(
             for name, account in (("owner", story.owner), ("twin", story.twin))
             if account in liquidated
         ),
-        **_times(floor, facts, best, story.committed),
+        **{
+            name: spread(values)
+            for name, values in times(
+                floor, facts, best, [one.flow for one in story.committed]
+            ).items()
+        },
         "gas": _gas(facts),
     }
     report["failed"] = _failed(report, story, facts)
@@ -274,31 +278,37 @@ def _off_by(floor: Floor, story: Story) -> dict[str, int]:
     }
 
 
-def _times(floor: Floor, facts: Facts, best: StoreFacts, flows: Sequence[Played]) -> dict[str, Any]:
-    """Return how long flows took, from their first deposit and from their last lock."""
+def times(
+    floor: Floor, facts: Facts, store: StoreFacts, flows: Sequence[Flow]
+) -> dict[str, list[float]]:
+    """Return how long each committed flow took, by what is measured.
+
+    Block times are whole seconds, so a figure of seconds may be off by one.
+    """
     spec = floor.cluster.spec
     sealed = {
-        (decision.fields[0], decision.fields[1]): view.sealed_ms
-        for view in reversed(best.views)
+        decision.fields[0]: view
+        for view in reversed(store.views)
         if view.sealed_ms is not None
         for decision in view.decisions
-        if decision.kind == "FlowOutcome"
+        if decision.kind == "FlowOutcome" and decision.fields[1] == COMMIT
     }
-    opened, locked, ticks = [], [], []
-    for one in flows:
-        entered = _stamps(facts, PREPARED, one.flow.id)
-        settled = _stamps(facts, SETTLED, one.flow.id)
-        if not entered or not settled or (one.flow.id, COMMIT) not in sealed:
+    found: dict[str, list[float]] = defaultdict(list)
+    for flow in flows:
+        entered = _stamps(facts, PREPARED, flow.id)
+        settled = _stamps(facts, SETTLED, flow.id)
+        view = sealed.get(flow.id)
+        if not entered or not settled or view is None or view.sealed_ms is None:
             continue
-        opened.append(float(max(settled) - min(entered)))
-        locked.append(float(max(settled) - max(entered)))
-        waited_ms = sealed[one.flow.id, COMMIT] - max(entered) * 1000
-        ticks.append(waited_ms / spec.tick_ms)
-    return {
-        "open_to_committed_s": spread(opened),
-        "locked_to_committed_s": spread(locked),
-        "locked_to_sealed_ticks": round(percentile(ticks, 0.5), 1),
-    }
+        depth = max(spec.chain(leg.chain).finality_depth for leg in flow.legs)
+        final_ms = (max(entered) + depth) * 1000
+        found["open_to_committed_s"].append(float(max(settled) - min(entered)))
+        found["locked_to_committed_s"].append(float(max(settled) - max(entered)))
+        found["locked_to_sealed_ticks"].append(
+            (view.sealed_ms - max(entered) * 1000) / spec.tick_ms
+        )
+        found["final_to_sealed_ticks"].append((view.sealed_ms - final_ms) / spec.tick_ms)
+    return found
 
 
 def _stamps(facts: Facts, wanted: bytes, flow: bytes) -> list[int]:
