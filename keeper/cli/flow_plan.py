@@ -17,7 +17,6 @@ from keeper.cli.onchain import ask
 from keeper.cli.output import JsonFlag, print_json, print_rows, print_table
 from keeper.errors import ConfigError
 from keeper.margin.breaker import Action, Level
-from keeper.parameters import Parameters
 from keeper.route.files import place_of
 from keeper.route.graph import Place
 from keeper.route.quote import Quote, Request, name_of
@@ -88,7 +87,7 @@ def _wanted(
                 "the account has no health to reach", where="--health", remedy="give an --amount"
             )
         return amount, 0
-    parameters = Parameters.decode(state.spec.parameters).margin
+    parameters = state.parameters.margin
     prices = {market: price.price_e8 for market, price in state.book.prices.items()}
     asset = parameters.asset_of.get(place.asset)
     if not amount:
@@ -112,7 +111,7 @@ def _conditions(
     state: State, settings: config.Config, offers: tuple[Offer, ...], place: Place
 ) -> Mapping[Offer, Condition]:
     """Read what every lane is like now."""
-    parameters = Parameters.decode(state.spec.parameters)
+    parameters = state.parameters
     price, asset = state.book.prices.get(place.asset), parameters.margin.asset_of.get(place.asset)
     if price is None or asset is None:
         raise ConfigError(

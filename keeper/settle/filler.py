@@ -24,6 +24,7 @@ from keeper.network import NetworkSpec
 from keeper.observe.service import Watcher
 from keeper.parameters import Parameters
 from keeper.settle.filling import Deliverable, deliverable, orders_of
+from keeper.snapshot import governed
 from keeper.snapshot.derive import Snapshot
 from keeper.units import BlockNumber, ChainId, Wei
 from keeper.venue.calls import calldata
@@ -81,7 +82,7 @@ class Filler:
 
         Args:
             network: the descriptor.
-            parameters: what governance set.
+            parameters: what governance set at first.
             executor: sends the transactions.
             watchers: one per chain.
             host: the policy.
@@ -151,6 +152,8 @@ class Filler:
         now_ms = network.genesis_time_ms + snapshot.header.tick * network.tick_ms
         decimals = {token.asset: token.decimals for spec in network.chains for token in spec.tokens}
         turns = self._turns.of(found, now_ms)
+        state = snapshot.book.rules.get(governed.STATE, b"")
+        parameters = governed.in_force(self._parameters, state)
         return api.MarketView(
             view=snapshot.header.view,
             now_ms=now_ms,
@@ -162,7 +165,7 @@ class Filler:
             ),
             gas=tuple(api.Gas(spec.id, GAS_PRICE_WEI, COIN_PRICE_E8) for spec in network.chains),
             inventory=await self._inventory({one.open.destination for one in found.values()}),
-            orders=orders_of(network, self._parameters, snapshot, found, turns),
+            orders=orders_of(network, parameters, snapshot, found, turns),
         )
 
     async def _inventory(self, chains: set[ChainId]) -> tuple[api.Holding, ...]:
