@@ -441,6 +441,29 @@ def test_junk_cannot_keep_a_whole_flow_from_its_outcome(net: Net) -> None:
     assert {row.outcome for row in rows} == {ABORT}
 
 
+def test_aborts_never_crowd_out_a_commit(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("keeper.settle.flow.MAX_FLOWS", 4)
+    junk = [Flow(net, TWO, number) for number in range(1, 7)]
+    for one in junk:
+        one.prepare(0)
+    net.mine(LOCK_S + 5)
+    net.settle_down()
+    rows = decode_rows(net.snapshot.book.rules["flow"])
+    assert [row.outcome for row in rows] == [ABORT] * 2  # half of the room, and no more
+    flow = Flow(net, TWO)
+    flow.prepare(0)
+    flow.prepare(1)
+    net.settle_down()
+    made = {d.fields[0]: d.fields[1] for d in net.decided}
+    assert made[flow.id] == COMMIT
+    for _ in range(4):  # what is brought makes room for the rest
+        for decision in net.outstanding():
+            net.bring(decision)
+        net.settle_down()
+    made = {d.fields[0]: d.fields[1] for d in net.decided}
+    assert made == {flow.id: COMMIT} | {one.id: ABORT for one in junk}
+
+
 def test_a_late_lock_cannot_be_made_by_pledging_late(net: Net) -> None:
     flow = Flow(net, TWO, deposit=10)
     flow.pledge(0)

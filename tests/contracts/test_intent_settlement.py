@@ -5,9 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from eth_account import Account
 
 from keeper.hashing import keccak
-from keeper.intent.order import OnchainOrder, Order, ResolvedOrder, resolve, word
+from keeper.intent.order import GaslessOrder, OnchainOrder, Order, ResolvedOrder, resolve, word
 from keeper.settle.attest import MAX_PER_VIEW
 from keeper.venue.intents import orders
 from tests.support.contracts import NETWORK, Reverted, World
@@ -89,6 +90,31 @@ def test_a_filled_order_pays_the_filler_once(net: Net) -> None:
     net.day()
     assert net.view() == ()
     assert net.conserved()
+
+
+def test_a_signed_order_is_filled_and_paid_like_any_other(net: Net) -> None:
+    here, order = net.worlds[0], wanted(net)
+    times = {"open_deadline": here.now + 60, "fill_deadline": here.now + LIFE_S}
+    alice, settler = here.actor("alice"), here.at["Intents"]
+    signed = GaslessOrder(settler, alice, 7, here.chain, *times.values(), order.encode())
+    signature = Account.unsafe_sign_hash(signed.digest(), World.key("alice")).signature
+    struct = (
+        *(settler, alice, 7, here.chain, *times.values()),
+        *(signed.order_data_type, signed.order_data),
+    )
+    net.send(0, "Intents", "openFor", struct, bytes(signature), b"", sender="dave")
+    resolved = resolve(
+        *(NETWORK, here.chain, settler),
+        user=alice,
+        nonce=7,
+        order=OnchainOrder(times["fill_deadline"], order.encode()),
+        open_deadline=times["open_deadline"],
+    )
+    (seen,) = orders(net.spec.chains[0], net.tables[0])
+    assert seen.id == resolved.order_id
+    fill(net, resolved)
+    assert bring_all(net) == ["Filled"]
+    assert [net.held(0, who) for who in ("alice", "bob")] == [PURSE - 100, PURSE + 100]
 
 
 def test_an_order_that_nobody_fills_is_refunded_after_its_deadline(net: Net) -> None:
