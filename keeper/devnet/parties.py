@@ -14,6 +14,8 @@ from keeper.contracts import decode_result, encode_call
 from keeper.devnet.cluster import Cluster
 from keeper.devnet.wallet import Send, Sent, Wallet, broadcast
 from keeper.keys import address_of
+from keeper.margin.breaker import Action, Level
+from keeper.settle.lanes import Offer
 from keeper.settle.terms import Flow
 from keeper.units import ChainId
 from keeper.venue.port import Call
@@ -118,6 +120,18 @@ class Floor:
     async def held(self, chain: ChainId, who: bytes) -> int:
         """Return somebody's tokens on a chain."""
         return await self.ask(chain, self.token(chain), "DevToken", "balanceOf", who)
+
+    async def stopped(self, offer: Offer) -> bool:
+        """Return whether a breaker stops a maker at one of its lane's ends."""
+        levels = [
+            await self.ask(
+                chain,
+                self.contract(chain, "Breaker"),
+                *("Breaker", "level", offer.scope, int(Action.WITHDRAW)),
+            )
+            for chain in (offer.origin, offer.destination)
+        ]
+        return max(levels) >= Level.STOP
 
     async def outcomes(self, flow: Flow) -> dict[ChainId, int]:
         """Return what each chain that holds a leg knows of a flow at its head."""

@@ -31,7 +31,6 @@ from keeper.execute.intent import Lane
 from keeper.execute.lane_keys import lane_address
 from keeper.intent.deadline import MarginNeed, make_order
 from keeper.intent.order import resolve
-from keeper.margin.breaker import Action, Level
 from keeper.margin.engine import AccountMargin, Engine
 from keeper.margin.marks import Marks
 from keeper.route.graph import Place
@@ -289,21 +288,10 @@ class _Stage:
                 await self.floor.held(offer.destination, offer.maker),
                 promised.get((Place(offer.destination, offer.asset), offer.maker), 0),
                 limit,
-                await self._stopped(offer),
+                await self.floor.stopped(offer),
             )
             for offer in self.offers
         }
-
-    async def _stopped(self, offer: Offer) -> bool:
-        levels = [
-            await self.floor.ask(
-                chain,
-                self.floor.contract(chain, "Breaker"),
-                *("Breaker", "level", offer.scope, int(Action.WITHDRAW)),
-            )
-            for chain in (offer.origin, offer.destination)
-        ]
-        return max(levels) >= Level.STOP
 
     async def _grief(self) -> Played:
         """Let somebody place a deposit, have a maker lock all it has, and then not lock."""
