@@ -100,3 +100,12 @@ def test_two_of_four_keepers_down_seal_nothing_until_they_return(tmp_path: Path)
     assert report["ready_without_quorum"] == 0
     assert "no_sealed_view" in report["reasons"]
     assert report["tasks_executed"] == 0
+
+
+def test_collateral_moves_by_flows_over_three_chains(tmp_path: Path) -> None:
+    status, report = up(tmp_path / "net", "--scenario", "flows")
+    assert (status, report["failed"]) == (0, [])
+    assert [route["makers"] for route in report["routes"]] == [["near"], ["over", "on"], ["far"]]
+    assert report["liquidated"] == ["twin"]
+    assert report["order"]["delivered"] == 1
+    assert left_behind(tmp_path / "net") == []
