@@ -11,6 +11,7 @@ bytes, words 32. Sources: ERC-7683 (draft), EIP-712, contracts/Intents.vy.
 """
 
 from dataclasses import astuple, dataclass
+from functools import lru_cache
 
 from eth_abi.abi import decode, encode
 from eth_abi.exceptions import DecodingError
@@ -97,6 +98,7 @@ def decode_order(data: bytes) -> Order:
     return Order(bytes.fromhex(token[2:]), *rest)
 
 
+@lru_cache(maxsize=1 << 14)  # a filler reads all open orders again in every view
 def decode_delivery(data: bytes) -> tuple[bytes, int, bytes, bytes, int]:
     """Return (output token, amount, recipient, vault, fill deadline) of origin data.
 

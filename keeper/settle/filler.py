@@ -132,8 +132,9 @@ class Filler:
         outcome = await self.host.outcome(view)
         for decision in outcome.decisions:
             log.debug("filling", view=view.view, decision=type(decision).__name__, why=decision.why)
-            one = found.get(decision.task)
-            if isinstance(decision, api.Act) and one is not None:
+            # taken out, so that a policy which says it twice does not do it twice
+            one = found.pop(decision.task, None) if isinstance(decision, api.Act) else None
+            if one is not None:
                 self._busy[one.open.id] = one
                 nursery.start_soon(self._deliver, one, snapshot)
 

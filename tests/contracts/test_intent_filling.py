@@ -258,6 +258,20 @@ async def test_a_filler_delivers_once_and_is_paid(net: Net) -> None:
     assert net.held(0, "bob") == PURSE + 1_100 * USD
 
 
+async def test_a_policy_that_repeats_itself_delivers_once(net: Net) -> None:
+    rich(net)
+    opened(net, wanted(net, input_amount=100 * USD, output_amount=99 * USD))
+    bank, host = Bank(net), Host(FREE)
+    said = host.policy.decide
+    host.policy.decide = lambda view, state: (2 * said(view, state)[0], b"")
+    filler = make_filler(net, bank, host, Turns(0, 1))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(filler.run)
+        await follow(net, filler, LAG + 3)
+        nursery.cancel_scope.cancel()
+    assert len(bank.sent) == 2
+
+
 async def test_members_take_turns(net: Net) -> None:
     rich(net)
     resolved = opened(net, wanted(net, input_amount=100 * USD, output_amount=99 * USD))
