@@ -105,7 +105,7 @@ def lock(
     home: Home = Path(),
     as_json: JsonFlag = False,
 ) -> None:
-    """Lock a payer's legs; refused until every deposit is placed, since then nobody must lock."""
+    """Lock a payer's legs; refused while a deposit is missing: till then nobody has to lock."""
     settings = config.load(home.resolve())
     flow = read_flow(network.load(settings.network_file), _json(file), str(file))
     for at, leg in enumerate(flow.legs):

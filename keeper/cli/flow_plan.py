@@ -45,7 +45,10 @@ def plan(
     ] = 10_000,
     as_json: JsonFlag = False,
 ) -> None:
-    """Find the best way for collateral now, and write its legs for `keeper flow draft`."""
+    """Find the best way for collateral now, and write its legs for `keeper flow draft`.
+
+    Each offer: maker, origin, destination, asset, fee_ppm, p50_ms, p95_ms, and fee_fixed or not.
+    """
     state = load_state(home)
     settings = config.load(home.resolve())
     try:
