@@ -4,7 +4,8 @@
                 ├─ liquidation.py  target, close factor, bonus, dust, windows
                 ├─ breakers.py     the limits that stop contagion
                 ├─ clearing.py     lives of decisions, netting
-                └─ competition.py  windows, locks, reserve, split
+                ├─ competition.py  windows, locks, reserve, split
+                └─ rotation.py     seats, lives of epochs and ceremonies
     whole.py  canonical bytes, digest      checks.py  what no set may say
     steps.py  how far and how fast a set may move      devnet.py  values for a devnet only
     text.py   JSON to read and edit
@@ -29,6 +30,7 @@ from keeper.parameters.margin import (
     UnderlyingParameters,
     VenueParameters,
 )
+from keeper.parameters.rotation import RotationParameters
 from keeper.parameters.whole import Parameters
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "MarketParameters",
     "Parameters",
     "RiskGroup",
+    "RotationParameters",
     "UnderlyingParameters",
     "VenueParameters",
 ]

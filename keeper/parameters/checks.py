@@ -11,6 +11,7 @@ from keeper.parameters.clearing import ClearingParameters
 from keeper.parameters.competition import CompetitionParameters
 from keeper.parameters.liquidation import LiquidationParameters
 from keeper.parameters.margin import BridgeClass, MarginParameters, RiskGroup
+from keeper.parameters.rotation import RotationParameters
 from keeper.units import PPM
 
 LARGEST = 2**62
@@ -18,6 +19,8 @@ LARGEST = 2**62
 MAX_ROWS = 256
 """Underlyings, assets, markets, chains, venues each: a set stays far below one block's gas."""
 MAX_DECIMALS = 18
+MOST_SEATS = 31
+"""The largest committee that agreement and sealing were measured with."""
 MOST_PRICE_AGE_S = 300
 """Prices of five minutes are kept for their mean; what is older counts as that old."""
 MAX_GRACE_S = 4 * 3600
@@ -30,11 +33,12 @@ def faults(
     breakers: BreakerParameters,
     clearing: ClearingParameters,
     competition: CompetitionParameters,
+    rotation: RotationParameters,
 ) -> tuple[str, ...]:
     """Return what is impossible in a set, one phrase each; nothing when it can be used."""
     found = [
         f"{name} is {value}"
-        for section in (margin, liquidation, breakers, clearing, competition)
+        for section in (margin, liquidation, breakers, clearing, competition, rotation)
         for name, value in _numbers(section)
         if not (-PPM if name.startswith("scenarios") else 0) <= value <= LARGEST
     ]
@@ -44,6 +48,7 @@ def faults(
         *_breakers(breakers),
         *_clearing(clearing, margin),
         *_competition(competition),
+        *_rotation(rotation),
     )
     return (*found, *(text for holds, text in checks if not holds))
 
@@ -154,3 +159,8 @@ def _competition(one: CompetitionParameters) -> Iterator[Check]:
     yield from _positive(one, names)
     parts = (one.insurance_ppm, one.committee_ppm, one.consistency_ppm, one.protocol_ppm)
     yield sum(parts) == PPM, "the split of a price does not sum to one"
+
+
+def _rotation(one: RotationParameters) -> Iterator[Check]:
+    yield from _positive(one, ("epoch_ticks", "settle_ticks", "ceremony_ticks"))
+    yield 4 <= one.seats <= MOST_SEATS, f"seats are not within 4 and {MOST_SEATS}"

@@ -16,6 +16,7 @@ from keeper.parameters.margin import (
     RiskGroup,
     UnderlyingParameters,
 )
+from keeper.parameters.rotation import RotationParameters
 from keeper.units import PPM, ChainId, symbol
 
 _USD = PPM
@@ -154,4 +155,7 @@ COMPETITION = CompetitionParameters(
     protocol_ppm=100_000,
     reward_ticks=120,
     gas_allowance=2 * _USD,
+)
+ROTATION = RotationParameters(
+    seats=31, epoch_ticks=60, settle_ticks=20, ceremony_ticks=240, barred_ticks=2_400
 )

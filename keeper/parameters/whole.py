@@ -21,6 +21,7 @@ from keeper.parameters.clearing import ClearingParameters
 from keeper.parameters.competition import CompetitionParameters
 from keeper.parameters.liquidation import LiquidationParameters
 from keeper.parameters.margin import MarginParameters
+from keeper.parameters.rotation import RotationParameters
 
 VERSION = 2
 
@@ -34,6 +35,7 @@ class Parameters:
     breakers: BreakerParameters
     clearing: ClearingParameters
     competition: CompetitionParameters
+    rotation: RotationParameters
 
     def encode(self) -> bytes:
         """Return the canonical bytes: version, then sections as arrays in field order."""
@@ -58,7 +60,12 @@ class Parameters:
         if not isinstance(value, Parameters) or value.encode() != raw:
             raise ValueError("parameters are not in canonical form")
         wrong = faults(
-            value.margin, value.liquidation, value.breakers, value.clearing, value.competition
+            value.margin,
+            value.liquidation,
+            value.breakers,
+            value.clearing,
+            value.competition,
+            value.rotation,
         )
         if wrong:
             raise ValueError(f"parameters are impossible: {wrong[0]}")
@@ -80,6 +87,7 @@ class Parameters:
             devnet.BREAKERS,
             devnet.CLEARING,
             devnet.COMPETITION,
+            devnet.ROTATION,
         )
 
 

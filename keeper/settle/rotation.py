@@ -1,10 +1,10 @@
 """Who sits in the next committee: called by the agreed state, sealed by this one, closed for good.
 
-    bonds at the cut ─▶ others than now? ─ same for SETTLE_TICKS ─▶ called ─▶ their ceremony
+    bonds at the cut ─▶ others than now? ─ same for settle_ticks ─▶ called ─▶ their ceremony
         f + 1 members name one key ─▶ CommitteeChange leaf per chain ─▶ timelock ─▶ activate
         installed on every chain at the cut ─▶ closed: the snapshot the next epoch starts from
 
-    not done within CEREMONY_TICKS: who was missing is barred for a while, and others are called
+    not done within ceremony_ticks: who was missing is barred for a while, and others are called
 
 A change is never more than agreement can bear: a quorum of the old members stays, and the new
 ones are no more than the faults that the new committee tolerates. So a key that f + 1 old members
@@ -29,16 +29,6 @@ from p2p.types import Committee, Member
 
 NAME = "committee"
 KIND = "CommitteeChange"
-MAX_SEATS = 31
-"""The largest committee that agreement and sealing were measured with."""
-EPOCH_TICKS = 60
-"""An epoch lasts at least so long: a keeper that hands over must be able to catch up."""
-SETTLE_TICKS = 20
-"""Bonds that change are no reason yet: the same committee must be wanted for so long."""
-CEREMONY_TICKS = 240
-"""Time for a ceremony, far more than its four rounds of messages take."""
-BARRED_TICKS = 2_400
-"""How long a keeper that was missing is not called again."""
 MAX_BARRED = 64
 CHANGE_BLOCKS = 60
 """Blocks a sealed change has to reach its chain before it is sealed again."""
@@ -54,7 +44,7 @@ class Rotation:
         epoch: the committee it is about.
         since: first tick of this epoch.
         called: members of the next committee by address; empty while nobody is wanted.
-        called_at: tick in which they were first wanted.
+        begins: tick in which their ceremony begins, if the bonds stay as they are until then.
         group_key: x coordinate of the key they made; 0 while it is not agreed.
         barred: (address, tick) pairs by address: not to be called before that tick.
         closed: every chain has installed the next epoch.
@@ -63,7 +53,7 @@ class Rotation:
     epoch: int
     since: int
     called: tuple[Member, ...] = ()
-    called_at: int = 0
+    begins: int = 0
     group_key: int = 0
     barred: tuple[tuple[bytes, int], ...] = ()
     closed: bool = False
@@ -75,7 +65,7 @@ class Rotation:
                 self.epoch,
                 self.since,
                 [[member.address, member.peer_id] for member in self.called],
-                self.called_at,
+                self.begins,
                 self.group_key.to_bytes(32, "big"),
                 [[address, until] for address, until in self.barred],
                 self.closed,
@@ -85,17 +75,16 @@ class Rotation:
 
     def in_ceremony(self, tick: int) -> bool:
         """Return whether those called are to generate their key now."""
-        settled = tick >= self.called_at + SETTLE_TICKS
-        return bool(self.called) and not self.closed and settled
+        return bool(self.called) and not self.closed and tick >= self.begins
 
 
 def decode(state: bytes) -> Rotation | None:
     """Return what `encode` wrote, or None before the first view."""
     if not state:
         return None
-    epoch, since, called, called_at, key, barred, closed = msgpack.unpackb(state, use_list=False)
+    epoch, since, called, begins, key, barred, closed = msgpack.unpackb(state, use_list=False)
     members = tuple(Member(address, peer) for address, peer in called)
-    return Rotation(epoch, since, members, called_at, int.from_bytes(key, "big"), barred, closed)
+    return Rotation(epoch, since, members, begins, int.from_bytes(key, "big"), barred, closed)
 
 
 def of_book(book: Book) -> Rotation | None:
@@ -144,21 +133,24 @@ def _call(context: Context, now: Rotation) -> Rotation:
     key = _named_key(context, committee)
     if key:
         return replace(now, group_key=key)
-    if context.tick < now.called_at + SETTLE_TICKS + CEREMONY_TICKS:
+    rules = context.parameters.rotation
+    if context.tick < now.begins + rules.ceremony_ticks:
         return now
-    until = context.tick + BARRED_TICKS
+    until = context.tick + rules.barred_ticks
     barred = dict(now.barred) | dict.fromkeys(_missing(context, committee), until)
     longest = sorted(barred.items(), key=lambda one: (-one[1], one[0]))[:MAX_BARRED]
-    return replace(now, called=(), called_at=0, barred=tuple(sorted(longest)))
+    return replace(now, called=(), begins=0, barred=tuple(sorted(longest)))
 
 
 def _settle(context: Context, now: Rotation) -> Rotation:
     barred = tuple(one for one in now.barred if one[1] > context.tick)
-    early = context.tick < now.since + EPOCH_TICKS
+    rules = context.parameters.rotation
+    early = context.tick < now.since + rules.epoch_ticks
     wanted = () if early else next_members(context, frozenset(address for address, _ in barred))
     if wanted == now.called:
         return replace(now, barred=barred)
-    return replace(now, called=wanted, called_at=context.tick, barred=barred)
+    begins = context.tick + rules.settle_ticks
+    return replace(now, called=wanted, begins=begins, barred=barred)
 
 
 def next_members(context: Context, barred: frozenset[bytes]) -> tuple[Member, ...]:
@@ -179,8 +171,9 @@ def next_members(context: Context, barred: frozenset[bytes]) -> tuple[Member, ..
 
     staying = [keeper for keeper in old if keeper in peers]
     newcomers = sorted((keeper for keeper in peers if keeper not in old), key=rank)
+    most = context.parameters.rotation.seats
     for joining in range(len(newcomers), -1, -1):
-        seats = sorted([*staying, *newcomers[:joining]], key=rank)[:MAX_SEATS]
+        seats = sorted([*staying, *newcomers[:joining]], key=rank)[:most]
         if len(seats) >= network.committee_size and _bearable(old, seats):
             chosen = sorted(seats)
             same = chosen == sorted(old)

@@ -8,11 +8,9 @@ from eth_abi.abi import encode
 
 from keeper.observe.observation import NextKey
 from keeper.observe.table import Log
+from keeper.parameters.devnet import ROTATION
 from keeper.settle.flow import FlowRule
 from keeper.settle.rotation import (
-    CEREMONY_TICKS,
-    EPOCH_TICKS,
-    SETTLE_TICKS,
     CommitteeRule,
     Rotation,
     is_closed,
@@ -64,9 +62,9 @@ class Hall(Net):
         return committee_of(self.spec, self.epoch + 1, self.rotation.called)
 
     def until_called(self) -> None:
-        self.tick += EPOCH_TICKS
+        self.tick += ROTATION.epoch_ticks
         self.settle_down()
-        self.tick += SETTLE_TICKS
+        self.tick += ROTATION.settle_ticks
         self.settle_down(1)
         assert self.rotation.in_ceremony(self.tick)
 
@@ -117,7 +115,7 @@ def hall(deployed: list[World]) -> Iterator[Hall]:
 
 
 def test_bonds_as_they_are_call_nobody(hall: Hall) -> None:
-    hall.tick += EPOCH_TICKS + SETTLE_TICKS
+    hall.tick += ROTATION.epoch_ticks + ROTATION.settle_ticks
     hall.settle_down()
     assert hall.rotation.called == ()
 
@@ -229,10 +227,10 @@ def test_a_called_keeper_that_is_missing_is_barred(hall: Hall) -> None:
     hall.named = NextKey(hall.next_committee().config, 0, (NEWCOMER,))
     hall.settle_down(1)
     assert hall.rotation.called
-    hall.tick += CEREMONY_TICKS
+    hall.tick += ROTATION.ceremony_ticks
     hall.settle_down(1)
     assert hall.rotation.called == ()
     assert [keeper for keeper, _ in hall.rotation.barred] == [NEWCOMER]
-    hall.tick += SETTLE_TICKS
+    hall.tick += ROTATION.settle_ticks
     hall.settle_down()
     assert hall.rotation.called == (), "not called again for a while"

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from keeper.network import ChainSpec, NetworkSpec
 from keeper.observe.table import EMPTY, Log
-from keeper.settle.rotation import MAX_SEATS, Rotation, decode, next_members
+from keeper.parameters.devnet import ROTATION
+from keeper.settle.rotation import Rotation, decode, next_members
 from keeper.snapshot.decisions import Context
 from keeper.units import ChainId
 from keeper.venue.bonds import BOND, PEER
@@ -34,7 +35,12 @@ def context(old: tuple[bytes, ...], bonded: dict[bytes, tuple[int, int]]) -> Con
             Log(BONDS, (BOND, word), encode(("uint256", "uint256", "uint8"), (amount, 0, status))),
             Log(BONDS, (PEER, word), encode(("bytes",), (peer,))),
         ]
-    found = SimpleNamespace(network=SPEC, members=old, tables={HUB: EMPTY.apply(logs)})
+    found = SimpleNamespace(
+        network=SPEC,
+        members=old,
+        tables={HUB: EMPTY.apply(logs)},
+        parameters=SimpleNamespace(rotation=ROTATION),
+    )
     return cast(Context, cast(Any, found))
 
 
@@ -50,7 +56,7 @@ def test_a_quorum_stays_and_newcomers_are_no_more_than_liars_may_be(
     seats = {member.address for member in chosen}
     assert [member.address for member in chosen] == sorted(seats)
     assert seats != old
-    assert SPEC.committee_size <= len(seats) <= MAX_SEATS
+    assert SPEC.committee_size <= len(seats) <= ROTATION.seats
     assert not seats & barred
     assert all(bonded[seat][1] == 1 for seat in seats), "active keepers only"
     assert len(seats & old) >= quorum(len(old))
@@ -82,7 +88,7 @@ def test_a_tombstoned_member_loses_its_seat_once_another_can_take_it() -> None:
         epoch=st.integers(1, 2**32 - 1),
         since=st.integers(0, 2**63),
         called=st.lists(st.builds(Member, keepers, st.binary(min_size=38, max_size=38))).map(tuple),
-        called_at=st.integers(0, 2**63),
+        begins=st.integers(0, 2**63),
         group_key=st.integers(0, 2**256 - 1),
         barred=st.lists(st.tuples(keepers, st.integers(0, 2**63))).map(tuple),
         closed=st.booleans(),
