@@ -29,7 +29,7 @@ from p2p.identity import peer_id_text
 from p2p.port import Inbound, Network, Road
 from p2p.service import Channel
 from p2p.types import Committee
-from p2p.verdicts import ACCEPT, Reject, Verdict
+from p2p.verdicts import ACCEPT, Ignore, Reject, Verdict
 
 log = structlog.get_logger(__name__)
 
@@ -76,7 +76,9 @@ class KeyCeremony:
     def take(self, peer: bytes, frame: bytes) -> Verdict:
         """Take one frame of the ceremony's channel."""
         if peer not in self._peers:
-            return Reject(Reason.NOT_A_MEMBER)
+            return Ignore(
+                Reason.NOT_A_MEMBER
+            )  # called to another, of which it has not heard the end
         try:
             message = Signed.decode(frame)
             self._put.send_nowait((self._peers.index(peer), message))

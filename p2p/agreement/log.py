@@ -23,8 +23,9 @@ from p2p.types import Certificate, Kind, Message, Proposal, Vote
 from p2p.wire import decode, digest_of, encode
 
 HISTORY_VIEWS = 20_000
-"""Views behind the final one that are kept: five hours at one a second. A keeper that is later
-than that jumps; without a bound, bodies of 50 kB fill 4 GB a day."""
+"""Views behind the final one that are kept, whatever their epoch, since views count on over epochs:
+five hours at one a second. A keeper that is later than that jumps; without a bound, bodies of 50 kB
+fill 4 GB a day."""
 _PRUNE_EVERY = 256
 """Final views between two prunings: each costs one scan of an index."""
 
@@ -122,16 +123,15 @@ class MemoryLog:
                 case Final():
                     self._finals[record.epoch, record.view] = record
                     if record.view % _PRUNE_EVERY == 0:
-                        self._prune(record.epoch, record.view - self._history_views)
+                        self._prune(record.view - self._history_views)
                 case Evidence():
                     self._evidence.append(record)
 
-    def _prune(self, epoch: int, below: int) -> None:
-        self._votes = {k: v for k, v in self._votes.items() if k >= (epoch, below)}
-        self._finals = {k: v for k, v in self._finals.items() if k >= (epoch, below)}
-        bodies, proofs = self._proposals.items(), self._certificates.items()
-        self._proposals = {k: v for k, v in bodies if k[:2] >= (epoch, below)}
-        self._certificates = {k: v for k, v in proofs if k[:2] >= (epoch, below)}
+    def _prune(self, below: int) -> None:
+        self._votes = {k: v for k, v in self._votes.items() if k[1] >= below}
+        self._finals = {k: v for k, v in self._finals.items() if k[1] >= below}
+        self._proposals = {k: v for k, v in self._proposals.items() if k[1] >= below}
+        self._certificates = {k: v for k, v in self._certificates.items() if k[1] >= below}
 
     def restore(self, epoch: int, config: bytes) -> Restored:
         """Return where an epoch stood."""
@@ -203,7 +203,7 @@ _SCHEMA = (
 
 
 _PRUNE = tuple(
-    f"DELETE FROM agreement_{table} WHERE epoch < ? OR (epoch = ? AND view < ?)"  # noqa: S608 - our own table names
+    f"DELETE FROM agreement_{table} WHERE view < ?"  # noqa: S608 - our own table names
     for table in ("votes", "proposals", "certificates", "finals")
 )
 
@@ -223,7 +223,7 @@ class StoreLog:
                 if isinstance(record, Final) and record.view % _PRUNE_EVERY == 0:
                     below = record.view - self._history_views
                     for statement in _PRUNE:
-                        rows.execute(statement, (record.epoch, record.epoch, below))
+                        rows.execute(statement, (below,))
 
     def restore(self, epoch: int, config: bytes) -> Restored:
         """Return where an epoch stood."""

@@ -201,3 +201,16 @@ def test_old_views_are_forgotten_and_evidence_is_not(tmp_path: Path, kind: str) 
     assert log.certificate(1, Kind.FINALIZE, 160) is not None
     assert log.evidence() == (pair,)
     store.close()
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_the_epoch_before_is_remembered_as_long_as_its_views_are_young(
+    tmp_path: Path, kind: str
+) -> None:
+    store = Store(tmp_path / "keeper.db")
+    log = MemoryLog(100) if kind == "memory" else StoreLog(store, 100)
+    for epoch, view in ((1, 150), (1, 200), (2, 256)):
+        log.write((replace(BODY, epoch=epoch, view=view), Final(epoch, view, DIGEST)))
+    assert [final.view for final in log.finals(1, 0, 10)] == [200], "a late member can end it"
+    assert [final.view for final in log.finals(2, 0, 10)] == [256]
+    store.close()
