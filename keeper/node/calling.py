@@ -29,6 +29,7 @@ from keeper.snapshot.derive import Snapshot
 from keeper.venue.committee import committee_of
 from p2p.agreement.journal import Journal
 from p2p.frost.keyfile import Work
+from p2p.identity import peer_id_text
 from p2p.port import Road
 from p2p.types import Committee
 from p2p.verdicts import ACCEPT, Verdict
@@ -99,6 +100,19 @@ class Calling:
 
     def _is_called(self, committee: Committee) -> bool:
         return committee.index_of(self._parts.keys.address) is not None
+
+    def status(self) -> dict[str, object] | None:
+        """Return who is called and how far this keeper is, or None while nobody is."""
+        if self.called is None:
+            return None
+        missing = self._ceremony.missing() if self._ceremony else ()
+        return {
+            "epoch": self.called.epoch,
+            "members": [member.address for member in self.called.members],
+            "ceremony": self._starts,
+            "key": f"0x{self._key:064x}" if self._key else None,
+            "missing": [peer_id_text(peer) for peer in missing],
+        }
 
     async def run(self) -> None:
         """Take part in every ceremony this keeper is called to, until cancelled."""

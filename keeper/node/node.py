@@ -293,6 +293,7 @@ class Node:
             "health": {"ready": self.health().ready, "reasons": list(self.health().reasons)},
             "generated": self.epochs.generated,
             "missing": self.epochs.missing(),
+            "next_committee": self.epochs.calling.status(),
             "finals": finals,
             "seals": seals,
             "lanes": {lane.value: lane_address(self.keys.operator, lane) for lane in Lane},
