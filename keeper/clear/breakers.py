@@ -4,20 +4,22 @@
     PauseChanged records ─┘                                              │
     Breaker's Graded records, changes in flight ─▶ what the chain knows ─┴▶ BreakerChange leaves
 
-The rule's state is the board, the prices of the last five minutes, and the last blocks it was cut
-at: if more than f members see another final block there, the chain broke its finality. A change is
-decided when a chain knows another level than the board says; while one is in flight for a scope and
-action only a stricter one is added. A curse is left alone once the chain holds it: governance lifts
-it there, and the board follows the chain. A pause of everything on the hub is a pause of the
-network; on another chain it is that chain's, as is a pause of one scope there. What a chain paused
-itself it is not told. Source: docs/margin.md.
+The rule's state is the board, the prices of the last five minutes, what left the vaults in the
+running windows (outflow.py), and the last blocks it was cut at: if more than f members see another
+final block there, the chain broke its finality. A change is decided when a chain knows another
+level than the board says; while one is in flight for a scope and action only a stricter one is
+added. A curse is left alone once the chain holds it: governance lifts it there, and the board
+follows the chain. A pause of everything on the hub is a pause of the network; on another chain it
+is that chain's, as is a pause of one scope there. What a chain paused itself it is not told.
+Source: docs/margin.md.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgpack
 
+from keeper.clear import outflow
 from keeper.leaves import breaker_change_leaf
 from keeper.legs import LegKind
 from keeper.margin import cascade
@@ -79,7 +81,7 @@ class BreakerRule:
 
     def initial(self) -> bytes:
         """Return the state before the first view: no trip, no price."""
-        return _encode((), {}, {})
+        return Memory().encode()
 
     def wanted(self, context: Context, state: bytes) -> frozenset[bytes]:
         """Return no hashes: this rule needs no bodies."""
@@ -87,12 +89,14 @@ class BreakerRule:
 
     def derive(self, context: Context, state: bytes) -> tuple[bytes, tuple[Decision, ...]]:
         """Return the next board and the changes chains are to learn."""
-        board, samples, cuts = decode(state)
+        memory = decode(state)
+        board, samples, cuts = memory.board, memory.samples, memory.cuts
         now = context.now_ms // 1000
         _sample(context, samples, now)
+        windows = outflow.follow(context, memory.windows, now)
         known = {spec.id: _known(context, spec) for spec in context.network.chains}
         readings = [*_lifted(context, board, known), *_broken(context, cuts), *_paused(context)]
-        readings += readings_of(context, samples)
+        readings += [*readings_of(context, samples), *outflow.readings(context, windows)]
         board = next_board(board, readings, now, context.parameters.breakers)
         made: list[Decision] = []
         for spec in context.network.chains:
@@ -101,20 +105,36 @@ class BreakerRule:
             kept = [pair for pair in cuts.get(chain, []) if pair[0] != block.number]
             cuts[chain] = [*kept, (block.number, block.hash)][-KEPT_CUTS:]
         made.sort(key=lambda decision: decision.order)
-        return _encode(board, samples, cuts), tuple(made[:MAX_PER_VIEW])
+        return Memory(board, samples, cuts, windows).encode(), tuple(made[:MAX_PER_VIEW])
 
 
-def decode(state: bytes) -> tuple[Board, Samples, Cuts]:
-    """Return the board, the price samples and the last cuts of a rule's state."""
-    trips, samples, cuts = msgpack.unpackb(state, use_list=False)
-    seen = {ChainId(chain): list(kept) for chain, kept in cuts}
-    return decode_board(trips), {market: list(taken) for market, taken in samples}, seen
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The rule's state: see the module."""
+
+    board: Board = ()
+    samples: Samples = field(default_factory=dict)
+    cuts: Cuts = field(default_factory=dict)
+    windows: outflow.Windows = field(default_factory=dict)
+
+    def encode(self) -> bytes:
+        """Return the bytes for the book."""
+        prices, cuts = sorted(self.samples.items()), sorted(self.cuts.items())
+        packed: bytes = msgpack.packb(
+            [encode_board(self.board), prices, cuts, outflow.encode(self.windows)]
+        )
+        return packed
 
 
-def _encode(board: Board, samples: Samples, cuts: Cuts) -> bytes:
-    rows_ = [encode_board(board), sorted(samples.items()), sorted(cuts.items())]
-    packed: bytes = msgpack.packb(rows_)
-    return packed
+def decode(state: bytes) -> Memory:
+    """Return the rule's state; one without windows was made before they were kept."""
+    trips, samples, cuts, *rest = msgpack.unpackb(state, use_list=False)
+    return Memory(
+        decode_board(trips),
+        {market: list(taken) for market, taken in samples},
+        {ChainId(chain): list(kept) for chain, kept in cuts},
+        outflow.decode(rest[0] if rest else ()),
+    )
 
 
 def _broken(context: Context, cuts: Cuts) -> Iterable[Reading]:
@@ -274,6 +294,8 @@ def _changes(
     if contract is None or block is None or parameters is None:
         return []
     told = _own_pauses_apart(context, board, spec.id)
+    others = _tokens_elsewhere(context, spec)
+    told = tuple(trip for trip in told if trip.scope not in others)
     wanted = grades_on(told, spec.id, parameters.bridge_class)
     flying: dict[Key, tuple[int, int]] = {}
     for decision in context.outstanding:
@@ -298,6 +320,13 @@ def _changes(
         following = max(nonce, on_way[1] if on_way else 0) + 1
         made.append(_decision(context, spec, contract, (scope, action, level, following, 0)))
     return made
+
+
+def _tokens_elsewhere(context: Context, spec: ChainSpec) -> set[bytes]:
+    """Return the scopes of tokens that only other chains have."""
+    own = {token.address for token in spec.tokens}
+    every = {token.address for chain in context.network.chains for token in chain.tokens}
+    return {outflow.token_scope(token) for token in every - own}
 
 
 def _decision(

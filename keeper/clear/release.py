@@ -13,6 +13,7 @@ way the same nonce is not answered again. Source: docs/clearing.md.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from keeper.clear.outflow import token_scope
 from keeper.clear.outstanding import (
     Place,
     field_bytes,
@@ -103,7 +104,7 @@ def _allowed(
     if engaged and not is_fresh(context, left):
         return False
     markets = [leg.market for leg in left] if engaged else []
-    if stopped(context, Action.WITHDRAW, request.chain, *markets):
+    if stopped(context, Action.WITHDRAW, request.chain, token_scope(request.token), *markets):
         return False
     free = free_collateral(engine, countable(context, left), lent)
     return free is not None and free >= 0

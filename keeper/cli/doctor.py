@@ -60,9 +60,9 @@ def doctor(
 def _print(finding: Finding) -> None:
     out = console()
     out.print(_MARK[finding.grade], end="")
-    out.print(f"{finding.check}: {finding.says}", markup=False)
+    out.print(f"{finding.check}: {finding.says}", markup=False, soft_wrap=True)
     if finding.remedy:
-        out.print(f"       → {finding.remedy}", markup=False)
+        out.print(f"       → {finding.remedy}", markup=False, soft_wrap=True)
 
 
 def examine(folder: Path, *, offline: bool) -> Iterator[Finding]:

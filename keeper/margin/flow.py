@@ -1,7 +1,6 @@
-"""Limits on what flows: token buckets, a 24-hour governor, and net outflow.
+"""Limits on what flows: token buckets and net outflow.
 
     bucket    tokens = min(capacity, tokens + dt · rate); take or say how long to wait
-    governor  Σ over the last 24 h ≤ limit; a big transfer waits a day whatever the sum
     outflow   an asset of a venue may not lose more than a share within a window
 
 Each is a frozen value; taking returns the next one, so the agreed state can hold it.
@@ -12,8 +11,6 @@ from dataclasses import dataclass, replace
 from keeper.margin.readings import OutflowReading
 from keeper.parameters import BreakerParameters
 from keeper.units import ceil_div
-
-DAY_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,44 +55,12 @@ class TokenBucket:
 
 
 @dataclass(frozen=True, slots=True)
-class Governor:
-    """What left over a lane in the last 24 hours: (time, µUSD) in time order."""
-
-    taken: tuple[tuple[int, int], ...] = ()
-
-    def take(self, amount: int, now: int, limits: BreakerParameters) -> "Governor | Refused":
-        """Return the governor after a transfer, or why it must wait.
-
-        A big transfer is told the delay; once delayed it passes without being counted.
-        """
-        recent = tuple((at, value) for at, value in self.taken if at > now - DAY_S)
-        if amount >= limits.big_transfer:
-            return Refused(f"{amount} µUSD is a big transfer", limits.big_delay_s)
-        used = sum(value for _, value in recent)
-        if used + amount > limits.day_limit:
-            return Refused(
-                f"{used} µUSD left in 24 hours, {amount} more exceeds {limits.day_limit}",
-                _until_room(recent, used + amount - limits.day_limit, now),
-            )
-        return Governor((*recent, (now, amount)))
-
-
-def _until_room(recent: tuple[tuple[int, int], ...], excess: int, now: int) -> int | None:
-    """Return the seconds until enough of the recent transfers have left the window."""
-    for at, value in recent:
-        excess -= value
-        if excess <= 0:
-            return at + DAY_S - now
-    return None
-
-
-@dataclass(frozen=True, slots=True)
 class NetOutflow:
     """One asset of one venue over a window. A window begins with the first flow after the last.
 
     Args:
-        before: µUSD when the window began.
-        left: µUSD now.
+        before: what was there when the window began, in the caller's unit.
+        left: what is there now.
     """
 
     scope: bytes

@@ -94,7 +94,7 @@ def tick_of(parts: Parts, snapshot: Snapshot, tables: Mapping[ChainId, Table]) -
         (account, entry.sequence, 0, snapshot.legs.get(account, ()))
         for account, entry in sorted(snapshot.book.registry.items(), key=lambda item: item[1].index)
     ]
-    board, _, _ = breakers.decode(snapshot.book.rules["breakers"])
+    board = breakers.decode(snapshot.book.rules["breakers"]).board
     return TickFile(parameters, marks, books.build(rows), board)
 
 

@@ -13,7 +13,6 @@ class BreakerParameters:
         state_soft_age_s, state_hard_age_s: reduce-only above the first, no initial-margin value
             above the second.
         lane_capacity, lane_rate: token bucket per lane and direction, µUSD and µUSD per second.
-        day_limit, big_transfer, big_delay_s: 24 h governor per lane, and the delay of a big one.
         outflow_window_s, outflow_retained_ppm, outflow_begin: net outflow per asset and venue:
             trips when less than the share is left after the window, above a beginning amount.
         negative_gate_blocks: withdrawals stop this long after an account below zero was seen.
@@ -37,9 +36,6 @@ class BreakerParameters:
     state_hard_age_s: int
     lane_capacity: int
     lane_rate: int
-    day_limit: int
-    big_transfer: int
-    big_delay_s: int
     outflow_window_s: int
     outflow_retained_ppm: int
     outflow_begin: int

@@ -4,6 +4,9 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
+import msgpack
+import pytest
+
 from keeper.clear.breakers import BreakerRule, decode
 from keeper.clear.credit import CreditRule
 from keeper.clear.release import ReleaseRule
@@ -53,7 +56,7 @@ class BreakerWorld(World):
         return tuple(seen)
 
     def rules_of(self) -> set[Rule]:
-        board, _, _ = decode(self.snapshot.book.rules["breakers"])
+        board = decode(self.snapshot.book.rules["breakers"]).board
         return {trip.rule for trip in board}
 
     def tell(self, decision: Decision) -> None:
@@ -215,7 +218,7 @@ def test_a_pause_of_the_hub_is_told_to_every_other_chain_and_its_grace_too() -> 
     paused(net.chains[A], now=False, liquidate_at=10**10)
     made = net.view().decisions
     assert told(made) == {(B, EVERYWHERE, a, 0) for a in PAUSE - {int(Action.LIQUIDATE)}}
-    board, _, _ = decode(net.snapshot.book.rules["breakers"])
+    board = decode(net.snapshot.book.rules["breakers"]).board
     level, whys = allowed(board, Action.LIQUIDATE, [])
     assert level == Level.STOP
     assert "repaired" in whys[0]
@@ -233,7 +236,7 @@ def test_a_pause_of_another_chain_or_of_a_scope_is_that_chains_own() -> None:
     paused(net.chains[B])
     paused(net.chains[B], ETH)
     assert net.view().decisions == ()  # B holds it itself; A is not concerned
-    board, _, _ = decode(net.snapshot.book.rules["breakers"])
+    board = decode(net.snapshot.book.rules["breakers"]).board
     assert [(trip.rule, trip.scope) for trip in board] == [(Rule.PAUSE, chain_scope(B))]
     paused(net.chains[A], ETH)
     assert told(net.view().decisions) == {(B, ETH, action, 2) for action in PAUSE}
@@ -307,9 +310,9 @@ def test_liquidations_that_would_feed_themselves_slow_entry_and_liquidation() ->
     for net in (deep, shallow):
         crowd(net)
         net.view()
-    board, _, _ = decode(deep.snapshot.book.rules["breakers"])
+    board = decode(deep.snapshot.book.rules["breakers"]).board
     assert board == ()
-    board, _, _ = decode(shallow.snapshot.book.rules["breakers"])
+    board = decode(shallow.snapshot.book.rules["breakers"]).board
     assert [trip.rule for trip in board] == [Rule.CASCADE]
     assert "multiplier" in board[0].why
     changes = [d for d in shallow.snapshot.decisions if d.kind == "BreakerChange"]
@@ -317,7 +320,7 @@ def test_liquidations_that_would_feed_themselves_slow_entry_and_liquidation() ->
     for i in range(20):
         shallow.chains[B].set_position(trader(100 + i), ETH, 0, 0)
     shallow.view(skip=2 * shallow.parameters.breakers.hold_s)
-    board, _, _ = decode(shallow.snapshot.book.rules["breakers"])
+    board = decode(shallow.snapshot.book.rules["breakers"]).board
     assert board == ()
 
 
@@ -327,7 +330,7 @@ def test_bad_debt_at_a_probed_fall_is_compared_with_the_insurance_fund() -> None
         net.chains[A].set_balance(INSURANCE, net.token(A), fund * USD)
         net.chains[B].set_position(ALICE, ETH, 100 * UNIT, -209_000 * USD)  # 1,000 left
         net.view()
-        board, _, _ = decode(net.snapshot.book.rules["breakers"])
+        board = decode(net.snapshot.book.rules["breakers"]).board
         assert [trip.rule for trip in board] == [Rule.CASCADE] * tripped
         assert not tripped or "bad debt" in board[0].why
 
@@ -423,3 +426,70 @@ def test_no_result_is_cleared_while_a_chain_is_cursed() -> None:
     for _ in range(8):
         net.view()
     assert [decision.kind for decision in net.sealed] == ["Transfer"]
+
+
+# --- what leaves ----------------------------------------------------------------------------------
+
+
+def banked(left_ppm: int, **limits: Any) -> World:
+    """Return a world in which a share of a big vault is left, whoever took the rest."""
+    net = everything(**limits)
+    token = net.token(A)
+    for i in range(10):
+        net.deposit(trader(50 + i), A, 100_000 * USD)
+    net.view()
+    net.view(skip=2 * net.parameters.breakers.outflow_window_s)
+    for i in range(10):
+        net.chains[A].set_balance(trader(50 + i), token, 100_000 * left_ppm)
+    net.request_withdraw(trader(50), A, USD)
+    net.view()
+    return net
+
+
+def test_too_much_that_leaves_a_vault_stops_its_token_until_the_window_ends() -> None:
+    net = banked(600_000)
+    scope = net.token(A).rjust(32, b"\0")
+    board = decode(net.snapshot.book.rules["breakers"]).board
+    assert [(trip.rule, trip.scope) for trip in board] == [(Rule.OUTFLOW, scope)]
+    assert "are left" in board[0].why
+    changes = tuple(d for d in net.snapshot.decisions if d.kind == "BreakerChange")
+    assert told(changes) == {(A, scope, int(Action.WITHDRAW), 2)}  # no other chain has the token
+    assert "Release" not in kinds(net)
+    for decision in changes:
+        action, level, nonce, until = fields(decision)[1:]
+        net.chains[A].use("Breaker", decision.leaf)
+        graded(net.chains[A], scope, action, level, nonce, until)
+    net.deposit(trader(49), A, 10**6 * USD)  # what comes back does not reopen it early
+    net.view(skip=20)
+    assert "Release" not in kinds(net)
+    net.view(skip=2 * net.parameters.breakers.outflow_window_s)
+    assert decode(net.snapshot.book.rules["breakers"]).board == ()
+    released = tuple(d for d in net.snapshot.decisions if d.kind == "BreakerChange")
+    assert told(released) == {(A, scope, int(Action.WITHDRAW), 0)}
+
+
+@pytest.mark.parametrize(
+    ("left_ppm", "limits"), [(710_000, {}), (0, {"outflow_begin": 2_000_000 * USD})]
+)
+def test_what_may_leave_trips_nothing(left_ppm: int, limits: dict[str, int]) -> None:
+    net = banked(left_ppm, **limits)
+    assert decode(net.snapshot.book.rules["breakers"]).board == ()
+
+
+def test_who_moves_in_and_out_uses_nothing_up() -> None:
+    net = everything()
+    token = net.token(A)
+    net.deposit(trader(50), A, 1_000_000 * USD)
+    net.view()
+    net.view(skip=2 * net.parameters.breakers.outflow_window_s)
+    for _ in range(20):
+        for amount in (750_000, 1_000_000):
+            net.chains[A].set_balance(trader(50), token, amount * USD)
+            net.view()
+            assert decode(net.snapshot.book.rules["breakers"]).board == ()
+
+
+def test_a_state_made_before_windows_were_kept_is_read() -> None:
+    memory = decode(msgpack.packb([[], [[ETH, [[1, 2]]]], [[A, [[3, b"x"]]]]]))
+    assert (memory.windows, memory.samples, memory.cuts) == ({}, {ETH: [(1, 2)]}, {A: [(3, b"x")]})
+    assert decode(memory.encode()) == memory

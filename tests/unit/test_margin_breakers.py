@@ -20,7 +20,7 @@ from keeper.margin.breaker import (
     next_board,
     scope_text,
 )
-from keeper.margin.flow import Governor, NetOutflow, Refused, TokenBucket
+from keeper.margin.flow import NetOutflow, Refused, TokenBucket
 from keeper.margin.readings import (
     AgeReading,
     BlockReading,
@@ -236,7 +236,7 @@ def test_every_rule_explains_itself() -> None:
     assert scope_text(b"\xff" * 32) == "ff" * 32
 
 
-# --- buckets, governor ----------------------------------------------------------------------------
+# --- buckets --------------------------------------------------------------------------------------
 
 
 def test_a_bucket_refills_and_says_how_long_to_wait() -> None:
@@ -260,19 +260,3 @@ def test_a_bucket_refills_and_says_how_long_to_wait() -> None:
     assert stuck.wait_s is None
     with pytest.raises(ValueError, match="negative"):
         bucket.take(-1, 0)
-
-
-def test_the_governor_counts_a_day_and_delays_big_transfers() -> None:
-    governor, part = Governor(), 900_000_000_000
-    big = governor.take(LIMITS.big_transfer, 0, LIMITS)
-    assert isinstance(big, Refused)
-    assert big.wait_s == 86_400
-    for hour in range(11):
-        taken = governor.take(part, hour * 3_600, LIMITS)
-        assert isinstance(taken, Governor)
-        governor = taken
-    refused = governor.take(part, 40_000, LIMITS)
-    assert isinstance(refused, Refused)
-    assert refused.wait_s == 86_400 - 40_000
-    assert isinstance(governor.take(part, 86_399, LIMITS), Refused)
-    assert isinstance(governor.take(part, 86_400, LIMITS), Governor)
