@@ -179,7 +179,7 @@ def _breakers(snapshot: Snapshot) -> tuple[api.Breaker, ...]:
     raw = snapshot.book.rules.get("breakers")
     if raw is None:
         return ()
-    board, _, _ = breakers.decode(raw)
+    board = breakers.decode(raw).board
     return tuple(
         api.Breaker(trip.scope, int(action), int(level))
         for trip in board
