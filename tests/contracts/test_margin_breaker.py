@@ -6,11 +6,16 @@ from typing import Any
 import pytest
 
 from keeper import leaves
+from keeper.contracts import topic
 from keeper.hashing import keccak
 from keeper.margin.breaker import EVERYWHERE, Action, Level, chain_scope
 from keeper.margin.flow import NetOutflow, Refused, TokenBucket
+from keeper.network import ChainSpec, NetworkSpec
+from keeper.observe.table import EMPTY, Log
 from keeper.parameters import Parameters
+from keeper.snapshot import gates, governed
 from keeper.units import ChainId, symbol
+from keeper.venue.records import unsigned
 from tests.support.contracts import Receipt, World
 
 GRACE = 300
@@ -353,6 +358,25 @@ def test_parameters_are_proposed_by_the_governor(breaker: World) -> None:
     assert breaker.events(done, "Breaker", "ParametersProposed") == [
         {"at": breaker.now, "parameters": raw}
     ]
+
+
+def test_keepers_read_what_the_contract_emits(breaker: World) -> None:
+    assert topic("Breaker", "Graded") == gates.GRADED
+    assert topic("Breaker", "PauseChanged") == gates.PAUSE_CHANGED
+    assert topic("Breaker", "ParametersProposed") == governed.PROPOSED
+    raw = Parameters.devnet().encode()
+    govern(breaker, "propose_parameters", raw)
+    paused = govern(breaker, "pause", HERE)
+    spec = ChainSpec(ChainId(10), (("Breaker", breaker.at["Breaker"]),))
+    network = NetworkSpec(bytes(32), 0, 500, ChainId(10), (spec,))
+    table = EMPTY
+    for receipt in (govern(breaker, "propose_parameters", raw), paused):
+        logs = [Log(at, tuple(topics), data) for at, topics, data in receipt.logs]
+        table = table.apply(logs)
+    assert governed.proposal(network, {ChainId(10): table}) == (breaker.now, raw)
+    data = table.get(breaker.at["Breaker"], gates.PAUSE_CHANGED, HERE)
+    assert data is not None
+    assert (unsigned(data, 0), unsigned(data, 1)) == (1, 0)
 
 
 def test_governance_is_handed_over_in_two_steps(breaker: World) -> None:
