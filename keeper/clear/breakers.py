@@ -52,7 +52,8 @@ from keeper.network import ChainSpec
 from keeper.snapshot.decisions import Context, Decision, Price
 from keeper.snapshot.gates import GRADED, PAUSE_CHANGED
 from keeper.snapshot.marks import engine_at
-from keeper.units import BlockNumber, ChainId, ceil_div
+from keeper.snapshot.prices import fresh_answers
+from keeper.units import PPM, BlockNumber, ChainId, ceil_div
 from keeper.venue.book import SystemAccount, system_account, system_accounts
 from keeper.venue.records import rows, unsigned
 
@@ -188,13 +189,28 @@ def _sample(context: Context, samples: Samples, now: int) -> None:
         samples[market] = taken[-MAX_SAMPLES:]
 
 
-def _oracle(market: bytes, price: Price, taken: Sequence[tuple[int, int]], now: int) -> Reading:
-    """Return what a price says: a view without a fresh one is no fault yet, its age grows."""
+def _oracle(
+    price: Price, taken: Sequence[tuple[int, int]], seen: Sequence[int], faults: int, now: int
+) -> Reading:
+    """Return what a price says.
+
+    A view without a fresh one is no fault yet: its age grows. It is as uncertain as members'
+    answers lie apart, without the f lowest and the f highest, so that liars cannot stretch it.
+
+    Args:
+        price: agreed.
+        taken: (time, price) of the last five minutes.
+        seen: every member's fresh answer of this view, ascending.
+        faults: f.
+        now: agreed time, seconds.
+    """
     if not taken:
-        return OracleReading(market, price.price_e8, MEAN_S, price.price_e8)
+        return OracleReading(price.market, price.price_e8, MEAN_S, price.price_e8)
     age = now - taken[-1][0] if price.stale else 0
     mean = sum(value for _, value in taken) // len(taken)
-    return OracleReading(market, price.price_e8, age, mean)
+    kept = seen[faults : len(seen) - faults]
+    apart = (kept[-1] - kept[0]) * PPM // max(1, kept[0]) if kept else 0
+    return OracleReading(price.market, price.price_e8, age, mean, apart)
 
 
 def readings_of(context: Context, samples: Samples) -> list[Reading]:
@@ -204,8 +220,11 @@ def readings_of(context: Context, samples: Samples) -> list[Reading]:
         age = max(0, ceil_div(context.now_ms - block.timestamp * 1000, 1000))
         found += [AgeReading(chain, age), BlockReading(chain, BlockNumber(block.number))]
     now = context.now_ms // 1000
+    most_ms = context.parameters.breakers.oracle_age_s * 1000
+    answers = fresh_answers(context.observed, now_ms=context.now_ms, max_age_ms=most_ms)
     for market, price in sorted(context.prices.items()):
-        found.append(_oracle(market, price, samples[market], now))
+        seen = answers.get(market, [])
+        found.append(_oracle(price, samples[market], seen, context.faults, now))
     dust = context.parameters.clearing.transfer_minimum  # clearing leaves less where it is
     below = [(m.equity, account) for account, m in context.margins.items() if m.equity < -dust]
     if below:

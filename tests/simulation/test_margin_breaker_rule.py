@@ -1,7 +1,7 @@
 """Breakers inside agreed views: tripped by what was observed, told to chains, followed back."""
 
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgpack
@@ -47,12 +47,19 @@ class BreakerWorld(World):
 
     forged: tuple[SeenHead, ...] = ()
     forgers: int = 0
+    answers: dict[bytes, list[int]] = field(default_factory=dict)
 
     def observed(self, tick: int) -> tuple[Observed, ...]:
         seen = list(super().observed(tick))
         for i in range(self.forgers):
             heads = tuple(sorted((*seen[i].body.heads, *self.forged)))
             seen[i] = replace(seen[i], body=replace(seen[i].body, heads=heads))
+        for i, one in enumerate(seen):
+            prices = tuple(
+                replace(p, price_e8=self.answers[p.market][i]) if p.market in self.answers else p
+                for p in one.body.prices
+            )
+            seen[i] = replace(one, body=replace(one.body, prices=prices))
         return tuple(seen)
 
     def rules_of(self) -> set[Rule]:
@@ -137,6 +144,24 @@ def test_an_account_below_zero_gates_withdrawals_for_its_blocks() -> None:
         net.view()
     net.view()
     assert net.rules_of() == set()
+
+
+@pytest.mark.parametrize(
+    ("answers", "tripped"),
+    [
+        ([100, 100, 100, 100], False),
+        ([1, 100, 100, 100], False),  # f = 1: one liar stretches nothing
+        ([100, 100, 101, 10**6], False),
+        ([100, 100, 103, 103], True),
+        ([100, 101, 104, 10**6], True),
+    ],
+)
+def test_answers_that_lie_apart_make_a_price_uncertain(answers: list[int], tripped: bool) -> None:
+    net = world()
+    net.answers = {ETH: [net.prices[ETH] * part // 100 for part in answers]}
+    net.view()
+    assert net.rules_of() == ({Rule.ORACLE} if tripped else set())
+    assert not tripped or "uncertain" in decode(net.snapshot.book.rules["breakers"]).board[0].why
 
 
 def test_a_price_that_nobody_saw_for_a_moment_is_no_fault_and_for_long_is() -> None:
