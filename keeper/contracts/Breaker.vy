@@ -119,6 +119,7 @@ GRACE: public(immutable(uint64))
 governor: public(address)
 next_governor: public(address)
 guards: public(HashMap[address, bool])
+limited: public(bool)  # whether any limit was ever set
 grades: public(HashMap[bytes32, HashMap[uint8, Grade]])
 paused: public(HashMap[bytes32, bool])
 liquidate_at: public(HashMap[bytes32, uint64])
@@ -312,11 +313,11 @@ def announce(change: bytes32):
 
 @external
 @view
-def guard_change(guard: address) -> bytes32:
+def guard_change(guard: address, allowed: bool) -> bytes32:
     """
-    @notice The name of no longer limiting what a guard pays.
+    @notice The name of counting what a guard reports, or of no longer limiting what it pays.
     """
-    return self._guard_change(guard)
+    return self._guard_change(guard, allowed)
 
 
 @external
@@ -341,8 +342,8 @@ def outflow_change(
 
 @internal
 @pure
-def _guard_change(guard: address) -> bytes32:
-    return keccak256(abi_encode("guard", guard))
+def _guard_change(guard: address, allowed: bool) -> bytes32:
+    return keccak256(abi_encode("guard", guard, allowed))
 
 
 @internal
@@ -363,11 +364,12 @@ def _outflow_change(
 def set_guard(guard: address, allowed: bool):
     """
     @notice Say which contracts report flows: the limits hold for what they pay.
-    @dev To free a guard of its limits is announced before.
+    @dev To free a guard of its limits is announced before; so is a new one once there are limits,
+        because it could report what never came in.
     """
     self._only_governor()
-    if self.guards[guard] and not allowed:
-        steps._take(self._guard_change(guard))
+    if self.guards[guard] != allowed and (self.limited or not allowed):
+        steps._take(self._guard_change(guard, allowed))
     self.guards[guard] = allowed
     log GuardSet(guard=guard, allowed=allowed)
 
@@ -390,6 +392,7 @@ def set_lane(lane: bytes32, inbound: bool, capacity: uint256, rate: uint256):
             assert steps._small(known.capacity, max(capacity, known.capacity)), "breaker: large step"
             assert steps._small(known.rate, max(rate, known.rate)), "breaker: large step"
             steps._take(self._lane_change(lane, inbound, capacity, rate))
+    self.limited = True
     self.lane_words[lane][inbound].rule = (capacity << 128) | rate
     self._fill(lane, inbound, tokens)
     log LaneSet(lane=lane, inbound=inbound, capacity=capacity, rate=rate)
@@ -422,6 +425,7 @@ def set_outflow(
         assert steps._small(state.retained_ppm, min(retained_ppm, state.retained_ppm)), "breaker: large step"
         assert steps._small(state.begin, max(begin, state.begin)), "breaker: large step"
         steps._take(self._outflow_change(asset, window, retained_ppm, begin))
+    self.limited = True
     state.window = window
     state.retained_ppm = retained_ppm
     state.begin = begin

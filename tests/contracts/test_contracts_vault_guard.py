@@ -145,7 +145,7 @@ def test_a_guard_and_only_a_guard_is_limited(guarded: World) -> None:
     fields = request(guarded, "trader", 90_000 * USD)
     with guarded.reverts("breaker: above the lane's capacity"):
         release(guarded, fields)
-    loosen(guarded, "guard_change", guarded.at["Vault"])
+    loosen(guarded, "guard_change", guarded.at["Vault"], False)
     govern(guarded, "set_guard", guarded.at["Vault"], False)
     release(guarded, fields)
     assert counted(guarded) == 100_000 * USD
@@ -181,6 +181,7 @@ def test_a_window_that_begins_small_never_refuses(guarded: World) -> None:
 
 def test_a_trip_that_another_guard_left_refuses_all_until_the_window_ends(guarded: World) -> None:
     limit_outflow(guarded)
+    loosen(guarded, "guard_change", guarded.actor("bridge"), True)
     govern(guarded, "set_guard", guarded.actor("bridge"), True)
     tried = guarded.call("Breaker", "outflow", scope(guarded), 40_000 * USD, sender="bridge")
     assert tried.value is False

@@ -344,10 +344,24 @@ def test_a_guard_is_freed_of_its_limits_only_after_the_delay(breaker: World) -> 
     guard = breaker.actor("guard")
     with breaker.reverts("steps: not announced"):
         govern(breaker, "set_guard", guard, False)
-    announce(breaker, "guard_change", guard)
+    announce(breaker, "guard_change", guard, False)
     breaker.mine(1, DELAY)
     govern(breaker, "set_guard", guard, False)
-    govern(breaker, "set_guard", guard, True)
+    govern(breaker, "set_guard", guard, True)  # there is no limit yet
+
+
+def test_a_new_guard_cannot_report_what_never_came_in_without_delay(breaker: World) -> None:
+    govern(breaker, "set_outflow", USDC, 600, 700_000, 100, 1_000)
+    accomplice = breaker.actor("accomplice")
+    with breaker.reverts("steps: not announced"):
+        govern(breaker, "set_guard", accomplice, True)
+    govern(breaker, "set_guard", breaker.actor("guard"), True)  # it is one already
+    breaker.call("Breaker", "count", USDC, True, 10**9, sender="accomplice")  # heard by nobody
+    (state,) = breaker.call("Breaker", "outflows", USDC).values
+    assert state[5] == 1_000
+    announce(breaker, "guard_change", accomplice, True)
+    breaker.mine(1, DELAY)
+    govern(breaker, "set_guard", accomplice, True)
 
 
 def test_parameters_are_proposed_by_the_governor(breaker: World) -> None:
