@@ -65,7 +65,7 @@ class CreditRule:
                 legs = legs_after_releases(
                     context.network, request.account, legs, context.outstanding
                 )
-                free = free_collateral(engine, countable(context, legs), lent)
+                free = free_collateral(engine, countable(context, engine, legs), lent)
                 if free is None or free < _extra(context, request) or not is_fresh(context, legs):
                     continue
                 if stopped(context, Action.INCREASE, spec.id, *(leg.market for leg in legs)):

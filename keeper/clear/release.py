@@ -106,7 +106,7 @@ def _allowed(
     markets = [leg.market for leg in left] if engaged else []
     if stopped(context, Action.WITHDRAW, request.chain, token_scope(request.token), *markets):
         return False
-    free = free_collateral(engine, countable(context, left), lent)
+    free = free_collateral(engine, countable(context, engine, left), lent)
     return free is not None and free >= 0
 
 

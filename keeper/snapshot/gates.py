@@ -10,10 +10,13 @@ from the moment the chain shows it: between the two the stricter holds.
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from keeper.hashing import type_hash
 from keeper.legs import Leg, LegKind
 from keeper.margin.breaker import EVERYWHERE, GRACE, GRADES, Action, Level, Rule, chain_scope
+from keeper.margin.engine import Engine
+from keeper.margin.marks import Unpriced
 from keeper.snapshot.decisions import Context
 from keeper.units import ChainId, ceil_div
 from keeper.venue.records import unsigned
@@ -49,11 +52,11 @@ def level(context: Context, action: Action, chain: ChainId, *scopes: bytes) -> L
     return max(found, default=Level.CLOSED)
 
 
-def countable(context: Context, legs: Iterable[Leg]) -> tuple[Leg, ...]:
+def countable(context: Context, engine: Engine, legs: Iterable[Leg]) -> tuple[Leg, ...]:
     """Return legs without what helps an account on chains that nobody can rely on.
 
     What a chain that broke its finality holds, or one not heard of for the hard age, secures
-    nothing new elsewhere; what is owed there stays owed.
+    nothing new elsewhere: neither collateral nor a gain. What is owed there stays owed.
     """
     hard = context.parameters.breakers.state_hard_age_s
     gone = {
@@ -62,14 +65,25 @@ def countable(context: Context, legs: Iterable[Leg]) -> tuple[Leg, ...]:
         if ceil_div(context.now_ms, 1000) - block.timestamp > hard
         or stopped(context, Action.SIGN, chain)
     }
-    return tuple(leg for leg in legs if leg.chain not in gone or not _helps(leg))
+    kept = []
+    for leg in legs:
+        if leg.chain not in gone:
+            kept.append(leg)
+        elif leg.kind is LegKind.PERP:
+            kept.append(_without_gain(engine, leg))
+        elif leg.kind is LegKind.DEBT:
+            kept.append(leg)
+    return tuple(kept)
 
 
-def _helps(leg: Leg) -> bool:
-    """Return whether a leg can only add to equity: collateral, or a gain without a position."""
-    if leg.kind is LegKind.PERP:
-        return leg.size == 0 and leg.quote > 0
-    return leg.kind is LegKind.COLLATERAL
+def _without_gain(engine: Engine, leg: Leg) -> Leg:
+    """Return a perp leg whose unrealised result is a loss or nothing; funding stays."""
+    try:
+        rate = engine.marks.rate(leg)
+    except Unpriced:
+        return leg
+    gain = max(0, leg.size * rate.price // rate.divisor + leg.quote)
+    return replace(leg, quote=leg.quote - gain)
 
 
 def _in_force(

@@ -426,6 +426,23 @@ def test_collateral_of_a_cursed_chain_secures_nothing_elsewhere() -> None:
         assert served == ({ALICE} if cursed else {ALICE, trader(3)})
 
 
+def test_a_gain_on_a_cursed_chain_secures_nothing_elsewhere() -> None:
+    for cursed in (False, True):
+        net = everything(cascade_ppm=10**12)
+        net.deposit(trader(3), A, 1_000 * USD)
+        net.chains[B].set_position(trader(3), ETH, UNIT, -1_000 * USD)  # a gain of 1,000 there
+        net.view()
+        if cursed:
+            graded(net.chains[B], EVERYWHERE, int(Action.SIGN), int(Level.CURSED), 1, 0)
+        net.request_withdraw(trader(3), A, 900 * USD)
+        net.view()
+        assert ("Release" in kinds(net)) != cursed
+        if cursed:  # its own collateral still answers for its position
+            net.request_withdraw(trader(3), A, 100 * USD)
+            net.view()
+            assert "Release" in kinds(net)
+
+
 def test_collateral_of_a_chain_not_heard_of_for_the_hard_age_secures_nothing_elsewhere() -> None:
     for hard, given in ((10**9, True), (60, False)):
         net = everything(state_hard_age_s=hard)
