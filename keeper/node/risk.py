@@ -8,6 +8,7 @@ newest final snapshot ─ every `EVERY_S` ─┬▶ book, marks ─▶ report (i
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import structlog
 import trio
 
 from keeper.clear import breakers
@@ -24,6 +25,8 @@ from keeper.snapshot.derive import Snapshot
 from keeper.units import ChainId, ceil_div
 from keeper.venue.book import funding
 
+log = structlog.get_logger(__name__)
+
 EVERY_S = 10.0
 """A report of a million accounts takes under a second; this leaves the cores to the agreement."""
 ENGINE = "numpy"
@@ -38,6 +41,7 @@ class RiskWork:
         chains = {chain: watcher.chain for chain, watcher in parts.watchers.items()}
         self._conserved = Conservation(parts.network, chains, parts.metrics)
         self._seen = 0
+        self._governed = b""
 
     async def run(self) -> None:
         """Report until cancelled."""
@@ -50,8 +54,20 @@ class RiskWork:
             if tables is None:
                 continue
             self._seen = snapshot.header.view
+            self._tell_parameters(snapshot)
             await trio.to_thread.run_sync(self._report, snapshot, tables)
             await self._conserved.check(snapshot, tables)
+
+    def _tell_parameters(self, snapshot: Snapshot) -> None:
+        """Log what became of a proposal of governance, once."""
+        state = snapshot.book.rules.get(governed.STATE, b"")
+        if state != self._governed:
+            self._governed, now = state, governed.decode(state)
+            digest = governed.in_force(self._parts.parameters, state).digest.hex()
+            if now.why:
+                log.warning("parameters_refused", why=now.why, in_force=digest)
+            else:
+                log.info("parameters_in_force", digest=digest, view=snapshot.header.view)
 
     def _tables(self, snapshot: Snapshot) -> dict[ChainId, Table] | None:
         """Return the tables at the snapshot's cut, or None where an index no longer holds one."""
