@@ -312,6 +312,26 @@ async def test_logs_that_nobody_asked_for_are_a_lie(changes: dict[str, Any]) -> 
             await chain.history([OURS], BlockNumber(1), at, [TOPIC])
 
 
+async def test_a_receipt_in_a_block_that_finality_excludes_is_a_lie() -> None:
+    first = numbered(5, bytes(32))
+    second = numbered(6, codec.data(first["hash"]))
+    endpoint = Scripted("a", {"eth_getTransactionReceipt": {**RECEIPT, "blockHash": first["hash"]}})
+    chain, transaction = chain_of(endpoint), codec.data(RECEIPT["transactionHash"])
+    tracker = chain._follower.tracker
+    for block in (first, second):
+        tracker.offer(codec.header(CHAIN, block))
+    forged = {**RECEIPT, "blockHash": "0x" + "0f" * 32}
+    endpoint.answers["eth_getTransactionReceipt"] = forged
+    assert await chain.receipt(transaction), "nothing is final: who knows"
+    tracker.finalize(codec.header(CHAIN, first))
+    with pytest.raises(RemoteFault):
+        await chain.receipt(transaction)
+    endpoint.answers["eth_getTransactionReceipt"] = {**RECEIPT, "blockHash": first["hash"]}
+    assert await chain.receipt(transaction)
+    endpoint.answers["eth_getTransactionReceipt"] = {**forged, "blockNumber": "0x6"}
+    assert await chain.receipt(transaction), "nor is this height"
+
+
 # finality --------------------------------------------------------------------------------------
 
 
