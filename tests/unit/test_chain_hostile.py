@@ -32,7 +32,8 @@ class Scripted:
     """An endpoint whose answers a test writes; silence is an answer that never comes."""
 
     def __init__(self, name: str, answers: dict[str, Any]) -> None:
-        self.name, self.answers, self.asked = name, answers, list[str]()
+        self.name, self.answers, self.delay = name, answers, 0.0
+        self.asked, self.answered = list[str](), list[str]()
 
     async def run(self) -> None:
         await trio.sleep_forever()
@@ -42,7 +43,8 @@ class Scripted:
         answer = self.answers.get(method)
         if answer == "silence":
             await trio.sleep_forever()
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self.delay)
+        self.answered.append(method)
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -220,6 +222,21 @@ async def test_a_silent_endpoint_costs_no_time(autojump_clock: trio.testing.Mock
     await chain.head()
     assert trio.current_time() == started, "once it is known to be silent, nobody waits for it"
     assert len(silent.asked) > 5, "but it is asked, and may come back"
+
+
+async def test_a_broadcast_reaches_whoever_is_out_of_favour(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """One that takes transactions and keeps them to itself must not be the only one to have it."""
+    good = {"eth_sendRawTransaction": "0x", "eth_getBlockByNumber": numbered(5, bytes(32))}
+    censor, slow = Scripted("censor", good), Scripted("slow", good)
+    slow.delay = 0.04
+    chain = chain_of(censor, slow, quorum=1)
+    chain.endpoints.health[1].open_until = trio.current_time() + 60
+    await chain.head()
+    assert slow.answered == [], "a hint is not waited for"
+    await chain.submit(b"raw")
+    assert slow.answered == ["eth_sendRawTransaction"]
 
 
 async def test_too_few_answers_are_waited_for(autojump_clock: trio.testing.MockClock) -> None:
