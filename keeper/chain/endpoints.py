@@ -207,17 +207,22 @@ class Endpoints:
         return values[won[0]]
 
     async def poll(
-        self, action: Callable[[Rpc], Awaitable[T]], enough: int | None = None
+        self,
+        action: Callable[[Rpc], Awaitable[T]],
+        enough: int | None = None,
+        *,
+        skip_open: bool = True,
     ) -> list[tuple[Health, T]]:
         """Return the endpoints' answers: everybody's, or `enough` and what comes in time then.
 
         Args:
             action: what to ask.
-            enough: answers after which the others get as long as `ask` waits before it hedges; an
-                endpoint whose circuit is open is not waited for at all.
+            enough: answers after which the others get as long as `ask` waits before it hedges.
+            skip_open: endpoints whose circuit is open are not waited for even so long.
         """
         answers: list[tuple[Health, T]] = []
-        waited = {id(each) for each in self.health if each.open_until <= trio.current_time()}
+        now = trio.current_time()
+        waited = {id(each) for each in self.health if each.open_until <= now or not skip_open}
         needed = len(self.health) if enough is None else enough
         full, all_in = trio.Event(), trio.Event()
 
@@ -265,7 +270,7 @@ class Endpoints:
                 faults.append(fault)
                 raise
 
-        answers = await self.poll(one, enough=1)
+        answers = await self.poll(one, enough=1, skip_open=False)
         return [answer for _, answer in answers] + faults
 
     async def call(self, method: str, params: Sequence[Any] = ()) -> Any:

@@ -437,6 +437,9 @@ class EvmChain:
         receipt = _decoded(rpc, lambda: codec.receipt(self.id, found))
         if receipt.transaction != transaction:
             raise RemoteFault(rpc.name, Reason.ENDPOINT_LIED, "another transaction's receipt")
+        final = self._follower.tracker.final_at(receipt.block.number)
+        if final is not None and final.ref != receipt.block:
+            raise RemoteFault(rpc.name, Reason.ENDPOINT_LIED, f"{receipt.block} is not final")
         return receipt
 
     async def aclose(self) -> None:

@@ -57,6 +57,13 @@ class Tracker:
         """Return the header `depth` blocks below the head, if tracked."""
         return self._chain[-1 - depth] if depth < len(self._chain) else None
 
+    def final_at(self, number: int) -> Header | None:
+        """Return the tracked header at a height that is final."""
+        if self.final is None or not self._offset <= number <= self.final.ref.number:
+            return None
+        place = number - self._offset
+        return self._chain[place] if place < len(self._chain) else None
+
     @property
     def _offset(self) -> int:
         return self._chain[0].ref.number if self._chain else 0

@@ -1,7 +1,8 @@
 """The watcher of one chain: final blocks into the index, feeds into prices.
 
     Chain.run ─▶ Finalized(ref) ─▶ headers back to the newest indexed block, by parent hash
-                                └▶ their logs, one block at a time ─▶ AccountIndex
+                                ├▶ their logs, one block at a time ─▶ AccountIndex
+                                └▶ another block at its height: finality is broken, say so and stop
     refresh ─▶ latestRoundData of every feed at the head ─▶ prices
 
     now and then ─▶ a share of the index, proven (`audit.py`) ─▶ distrusted where it is wrong
@@ -27,10 +28,11 @@ from keeper.chain.port import (
     Level,
     Stalled,
 )
+from keeper.chain.port import Log as ChainLog
 from keeper.errors import RemoteFault
 from keeper.hashing import keccak
 from keeper.network import ChainSpec
-from keeper.observe.accounts import AccountIndex
+from keeper.observe.accounts import AccountIndex, Indexed
 from keeper.observe.audit import Auditor
 from keeper.observe.observation import SeenPrice
 from keeper.observe.table import Log
@@ -62,76 +64,115 @@ class Watcher:
         self.prices: tuple[SeenPrice, ...] = ()
         self._wanted, self._read = trio.Event(), trio.Event()
         self._auditor = Auditor(spec, chain)
-        self._trouble, self._wrong, self._unproven = "", "", ""
+        self._final: BlockRef | None = None
+        self._finalized = trio.Event()
+        self._wrong, self._broken, self._unproven = "", "", ""
+        self._chain_trouble, self._index_trouble, self._feed_trouble = "", "", ""
         self._decimals: dict[bytes, int] = {}
         self._addresses = tuple(address for _, address in spec.contracts)
 
     @property
     def trouble(self) -> str:
         """What an operator should know, or nothing."""
-        return self._wrong or self._trouble
+        lasting, passing = self._wrong or self._broken, self._index_trouble or self._chain_trouble
+        return lasting or passing or self._feed_trouble
 
     async def run(self) -> None:
         """Follow the chain and its feeds until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._follow_feeds)
-            nursery.start_soon(self._audit)
+            for task in (self._follow_finals, self._follow_feeds, self._audit):
+                nursery.start_soon(task)
             while True:
                 await self.chain.run(self._take)
-                self._trouble = "the chain went back beyond what it had made final"
+                self._chain_trouble = "the chain went back beyond what it had made final"
                 log.error("deep_reorg", chain=self.spec.id)
                 await trio.sleep(RETRY_S)
 
     async def _take(self, event: ChainEvent) -> None:
         match event:
             case Finalized(ref):
-                await self._index_up_to(ref)
+                self._final = ref
+                self._finalized.set()
             case Stalled(_, seconds, why):
-                self._trouble = f"no new block for {seconds} s: {why}"
+                self._chain_trouble = f"no new block for {seconds} s: {why}"
                 log.warning("chain_stalled", chain=self.spec.id, seconds=seconds, why=why)
             case DeepReorg(ref):
-                self._trouble = f"reorg below finality at {ref}"
+                self._chain_trouble = f"reorg below finality at {ref}"
+                log.error("deep_reorg", chain=self.spec.id, block=ref.number)
             case _:
-                self._trouble = ""
+                self._chain_trouble = ""
 
-    async def _index_up_to(self, ref: BlockRef) -> None:
-        """Take every final block up to `ref`, asking again until an endpoint answers."""
-        while True:
-            try:
-                newest = self.index.newest
-                if newest is None:
-                    await self._begin(ref)
-                elif ref.number > newest.number:
-                    for header in await self._headers_after(newest.number, newest.hash, ref):
-                        await self._append(header)
-            except RemoteFault as fault:
-                self._trouble = str(fault)
-                log.warning("index_waits", chain=self.spec.id, error=str(fault))
+    # the index -------------------------------------------------------------------------------
+
+    async def _follow_finals(self) -> None:
+        """Take every final block, asking again until an endpoint answers."""
+        while not self._broken:
+            await self._finalized.wait()
+            self._finalized = trio.Event()
+            if self._final is not None and not await self._indexed(self._final):
+                self._finalized.set()
                 await trio.sleep(RETRY_S)
-            else:
-                self._trouble = ""
-                return
 
-    async def _begin(self, ref: BlockRef) -> None:
-        header = await self._header(ref.hash)
+    async def _indexed(self, ref: BlockRef) -> bool:
+        """Take the final blocks up to `ref`; return whether that was possible now."""
+        try:
+            newest = self.index.newest
+            if newest is None:
+                await self._begin(self.index, await self._header(ref.hash))
+            elif ref.number > newest.number:
+                first, *following = await self._ancestors(ref, newest.number)
+                if first.ref.hash != newest.hash:
+                    await self._contradicted(newest, first)
+                    return True
+                for header in following:
+                    await self._append(self.index, header)
+        except RemoteFault as fault:
+            self._index_trouble = str(fault)
+            log.warning("index_waits", chain=self.spec.id, error=str(fault))
+            return False
+        self._index_trouble = ""
+        return True
+
+    async def _begin(self, index: AccountIndex, header: Header) -> None:
         first = BlockNumber(self.spec.start_block)
-        logs = await self.chain.history(self._addresses, first, ref)
-        self._add(header, [Log(one.address, one.topics, one.data) for one in logs])
+        self._add(index, header, await self.chain.history(self._addresses, first, header.ref))
 
-    async def _append(self, header: Header) -> None:
-        logs = await self.chain.logs(self._addresses, header.ref)
-        self._add(header, [Log(one.address, one.topics, one.data) for one in logs])
+    async def _append(self, index: AccountIndex, header: Header) -> None:
+        self._add(index, header, await self.chain.logs(self._addresses, header.ref))
 
-    def _add(self, header: Header, logs: Sequence[Log]) -> None:
-        self.index.append(header.ref.number, header.ref.hash, header.timestamp, logs)
+    def _add(self, index: AccountIndex, header: Header, logs: Sequence[ChainLog]) -> None:
+        records = [Log(one.address, one.topics, one.data) for one in logs]
+        index.append(header.ref.number, header.ref.hash, header.timestamp, records)
         self.moved.set()
         self.moved = trio.Event()
 
-    async def _headers_after(self, number: int, block_hash: bytes, ref: BlockRef) -> list[Header]:
-        """Return the headers after an indexed block up to `ref`, oldest first."""
+    async def _contradicted(self, newest: Indexed, now: Header) -> None:
+        """Keep what the chain now says of the blocks that were final, and follow it no further.
+
+        Keepers that all say so make the network curse the chain (`margin/breaker.py`), and only a
+        person lifts that. `now` stands at the height of `newest`.
+        """
+        said = {head.number: head.hash for head in self.index.recent()}
+        changed = [now]
+        while said.get(changed[0].ref.number - 1, changed[0].parent) != changed[0].parent:
+            changed.insert(0, await self._header(changed[0].parent))
+        index = AccountIndex(self.spec.id)
+        await self._begin(index, changed[0])
+        for header in changed[1:]:
+            await self._append(index, header)
+        index.distrusted = self.index.distrusted
+        self.index = index
+        self._broken = (
+            f"the chain broke its finality: block {newest.number} was 0x{newest.hash.hex()}"
+            f" and is 0x{now.ref.hash.hex()}; restart the keeper once it is clear which one stands"
+        )
+        log.error("finality_broken", chain=self.spec.id, block=newest.number)
+
+    async def _ancestors(self, ref: BlockRef, number: int) -> list[Header]:
+        """Return the headers from a height up to `ref`, by parent hash, oldest first."""
         headers: list[Header] = []
         wanted = ref.hash
-        for height in range(ref.number, number, -1):
+        for height in range(ref.number, number - 1, -1):
             header = await self._header(wanted)
             if header.ref.number != height:
                 raise RemoteFault(
@@ -139,12 +180,6 @@ class Watcher:
                 )
             headers.append(header)
             wanted = header.parent
-        if wanted != block_hash:
-            raise RemoteFault(
-                f"chain {self.spec.id}",
-                Reason.MISSING_BLOCK,
-                f"block {number} is no ancestor of final block {ref.number}",
-            )
         headers.reverse()
         return headers
 
@@ -174,6 +209,8 @@ class Watcher:
                 self._wrong = f"the logs of this chain are not its state: {wrong[0]}"
                 log.error("index_wrong", chain=self.spec.id, block=newest.number, wrong=wrong)
 
+    # prices ----------------------------------------------------------------------------------
+
     async def refresh(self) -> None:
         """Return once `prices` is what the feeds say now, or they were found not to answer.
 
@@ -191,7 +228,9 @@ class Watcher:
             try:
                 self.prices = await self._feeds()
             except RemoteFault as fault:
-                self._trouble = str(fault)
+                self._feed_trouble = str(fault)
+            else:
+                self._feed_trouble = ""
             self._read.set()
             self._read = trio.Event()
 

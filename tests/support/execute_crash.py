@@ -18,6 +18,7 @@ from keeper.chain.evm import EvmChain
 from keeper.chain.finality import Depth
 from keeper.chain.http import HttpRpc
 from keeper.devnet.chains import mnemonic_key
+from keeper.execute.fees import Schedule
 from keeper.execute.intent import Intent, Lane, Mode, Outcome
 from keeper.execute.ledger import Change, Ledger
 from keeper.execute.service import Executor
@@ -26,6 +27,8 @@ from keeper.units import BlockNumber, ChainId, Wei
 
 CHAIN = ChainId(31501)
 KEY = mnemonic_key(0)
+PATIENT = Schedule(patience=10_000)
+"""Blocks come as fast as they can: on a busy machine every other step would be an outbidding."""
 
 
 def key_of(number: int) -> bytes:
@@ -87,7 +90,12 @@ async def _execute(database: str, url: str, number: int, fuse: Fuse) -> Outcome:
     ledger, chain = FusedLedger(store), FusedChain(CHAIN, [url], Depth(2))
     ledger.fuse = chain.fuse = fuse
     executor = Executor(
-        ledger, {CHAIN: chain}, Mode.LIVE, {(CHAIN, Lane.URGENT): lambda: KEY}, poll_s=0.01
+        ledger,
+        {CHAIN: chain},
+        Mode.LIVE,
+        {(CHAIN, Lane.URGENT): lambda: KEY},
+        schedules={Lane.URGENT: PATIENT},
+        poll_s=0.01,
     )
     intent = Intent(
         key_of(number), CHAIN, Lane.URGENT, recipient_of(number), b"", BlockNumber(10**6),

@@ -32,7 +32,8 @@ class Scripted:
     """An endpoint whose answers a test writes; silence is an answer that never comes."""
 
     def __init__(self, name: str, answers: dict[str, Any]) -> None:
-        self.name, self.answers, self.asked = name, answers, list[str]()
+        self.name, self.answers, self.delay = name, answers, 0.0
+        self.asked, self.answered = list[str](), list[str]()
 
     async def run(self) -> None:
         await trio.sleep_forever()
@@ -42,7 +43,8 @@ class Scripted:
         answer = self.answers.get(method)
         if answer == "silence":
             await trio.sleep_forever()
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self.delay)
+        self.answered.append(method)
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -222,6 +224,21 @@ async def test_a_silent_endpoint_costs_no_time(autojump_clock: trio.testing.Mock
     assert len(silent.asked) > 5, "but it is asked, and may come back"
 
 
+async def test_a_broadcast_reaches_whoever_is_out_of_favour(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """One that takes transactions and keeps them to itself must not be the only one to have it."""
+    good = {"eth_sendRawTransaction": "0x", "eth_getBlockByNumber": numbered(5, bytes(32))}
+    censor, slow = Scripted("censor", good), Scripted("slow", good)
+    slow.delay = 0.04
+    chain = chain_of(censor, slow, quorum=1)
+    chain.endpoints.health[1].open_until = trio.current_time() + 60
+    await chain.head()
+    assert slow.answered == [], "a hint is not waited for"
+    await chain.submit(b"raw")
+    assert slow.answered == ["eth_sendRawTransaction"]
+
+
 async def test_too_few_answers_are_waited_for(autojump_clock: trio.testing.MockClock) -> None:
     """The negative of the above: without a quorum nothing is decided early."""
     good = {"eth_getBlockByNumber": numbered(5, bytes(32))}
@@ -310,6 +327,26 @@ async def test_logs_that_nobody_asked_for_are_a_lie(changes: dict[str, Any]) -> 
     if "blockHash" not in changes:
         with pytest.raises(RemoteFault):
             await chain.history([OURS], BlockNumber(1), at, [TOPIC])
+
+
+async def test_a_receipt_in_a_block_that_finality_excludes_is_a_lie() -> None:
+    first = numbered(5, bytes(32))
+    second = numbered(6, codec.data(first["hash"]))
+    endpoint = Scripted("a", {"eth_getTransactionReceipt": {**RECEIPT, "blockHash": first["hash"]}})
+    chain, transaction = chain_of(endpoint), codec.data(RECEIPT["transactionHash"])
+    tracker = chain._follower.tracker
+    for block in (first, second):
+        tracker.offer(codec.header(CHAIN, block))
+    forged = {**RECEIPT, "blockHash": "0x" + "0f" * 32}
+    endpoint.answers["eth_getTransactionReceipt"] = forged
+    assert await chain.receipt(transaction), "nothing is final: who knows"
+    tracker.finalize(codec.header(CHAIN, first))
+    with pytest.raises(RemoteFault):
+        await chain.receipt(transaction)
+    endpoint.answers["eth_getTransactionReceipt"] = {**RECEIPT, "blockHash": first["hash"]}
+    assert await chain.receipt(transaction)
+    endpoint.answers["eth_getTransactionReceipt"] = {**forged, "blockNumber": "0x6"}
+    assert await chain.receipt(transaction), "nor is this height"
 
 
 # finality --------------------------------------------------------------------------------------

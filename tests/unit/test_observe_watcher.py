@@ -1,6 +1,6 @@
 """The watcher of one chain: prices that outlive a slow read, an index that is not led astray."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -118,8 +118,59 @@ async def test_an_ancestor_with_another_number_is_refused() -> None:
         assert forged is not None
         chain.forged[final.hash] = replace(forged, ref=replace(forged.ref, number=2**40))
         with pytest.raises(RemoteFault) as caught:
-            await watcher._headers_after(first, bytes(32), final)
+            await watcher._ancestors(final, first)
         assert caught.value.reason is Reason.MALFORMED
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    while not holds():  # noqa: ASYNC110 virtual time
+        await trio.sleep(0.1)
+
+
+async def test_a_chain_that_breaks_its_finality_is_named_and_left(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    chain = Chain()
+    chain.mine(6)
+    async with watched(chain) as watcher:
+        await until(lambda: watcher.index.newest is not None)
+        chain.mine(4)
+        await until(lambda: watcher.index.recent()[-1].number == 12)
+        before = watcher.index.recent()
+        assert watcher.trouble == ""
+        chain.reorg(4)
+        chain.mine(3)
+        await until(lambda: "broke its finality" in watcher.trouble)
+        after = watcher.index.recent()
+        assert [head.number for head in after] == [11, 12], "block 10 is as it was"
+        assert {head.hash for head in after}.isdisjoint({head.hash for head in before})
+        assert after[-1].hash == chain._blocks[12].header.ref.hash
+        chain.mine(5)
+        await trio.sleep(5)
+        assert watcher.index.recent() == after, "until a person has looked"
+        assert "broke its finality" in watcher.trouble
+
+
+async def test_a_final_block_that_vanishes_does_not_stop_the_watcher(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    chain = Chain()
+    hidden: set[bytes] = set()
+    plain = chain.block
+
+    async def block(block_hash: bytes) -> Header | None:
+        return None if block_hash in hidden else await plain(block_hash)
+
+    chain.block = block  # type: ignore[method-assign]  # the endpoints' own forgetting
+    async with watched(chain) as watcher:
+        await until(lambda: watcher.index.newest is not None)
+        ahead = chain.mine(1)
+        hidden.add(chain._blocks[ahead.number - 2].header.ref.hash)
+        await until(lambda: "missing_block" in watcher.trouble)
+        hidden.clear()
+        ahead = chain.mine(3)
+        await until(lambda: watcher.index.recent()[-1].number == ahead.number - 2)
+        assert watcher.trouble == ""
 
 
 async def test_every_tick_has_a_price_however_slow_the_feeds_are(
