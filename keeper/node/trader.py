@@ -53,7 +53,7 @@ class Trader:
             parts.keys.address,
             parts.parameters,
         )
-        self.hearing = Hearing(parts.network.id, setting.epoch, setting.config, self._is_bonded)
+        self.hearing = Hearing(parts.network.id, setting.epoch, setting.config, self._stake)
         self.seat = Seat("liquidation", "", policy, parts.home, parts.store, parts.recorder.put)
         self._latest = LatestView()
         self.costs = Costs(
@@ -74,9 +74,9 @@ class Trader:
             "keeper_bids_total", "Commitments this keeper made."
         )
 
-    def _is_bonded(self, keeper: bytes) -> bool:
+    def _stake(self, keeper: bytes) -> int:
         bond = self._bonds.get(keeper)
-        return bond is not None and bond.status is bonds.BondStatus.ACTIVE
+        return 0 if bond is None else bond.free
 
     # gossip
 
@@ -114,7 +114,7 @@ class Trader:
         if not self._followed:
             # an earlier life may have committed in the round that is open now
             self.bidder.last_view, self._followed = state.collecting, True
-        self.hearing.advance(view)
+        self.hearing.advance(view, state)
         reveals, _ = self.bidder.follow(view, state)
         for body in reveals:
             self._say(REVEAL, body)
