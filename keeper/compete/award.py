@@ -309,12 +309,13 @@ class Step:
 
     def _settle(self, task: Task, vectors: Sequence[BidVector], stake: Stakes) -> OpenAward | None:
         subject = task.target.subject
+        most = task.value * self.context.parameters.liquidation.bonus_max_ppm // PPM
         offers: dict[bytes, Offer] = {}
         for vector in vectors:
             price = vector.price_of(subject)
             if price is None or stake.held.get(vector.bidder, 0) >= self.rules.open_awards:
                 continue
-            if price > task.bonus:  # the venue would refuse it, and nobody could be first
+            if price > most:  # no venue pays so much, so nobody could act first
                 continue
             needed = bond_lock(task.value, price, self.context.parameters)
             if stake.free.get(vector.bidder, 0) >= needed:

@@ -288,7 +288,8 @@ def test_high_bid_and_no_show_locks_what_it_risks() -> None:
 def test_a_bid_that_closing_cannot_pay_counts_for_nothing() -> None:
     world = sick_world()
     (task,) = world.competition.tasks
-    award = auction(world, {K[0]: task.bonus + 1, K[1]: task.bonus, K[2]: 7 * USD})
+    most = task.value * world.parameters.liquidation.bonus_max_ppm // 10**6
+    award = auction(world, {K[0]: most + 1, K[1]: most, K[2]: 7 * USD})
     assert award is not None
     assert fields(award)[6] == (K[1], K[2])
 
