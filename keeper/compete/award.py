@@ -36,7 +36,7 @@ from keeper.compete.task import Task, bond_lock, make_task, open_targets
 from keeper.margin.breaker import Action
 from keeper.margin.engine import Engine
 from keeper.snapshot.decisions import Context, Decision
-from keeper.snapshot.gates import slowed
+from keeper.snapshot.gates import slowed, stopped
 from keeper.snapshot.marks import engine_at
 from keeper.units import PPM, ChainId
 from keeper.venue.awards import EXECUTED, NO_SHOW, VOIDED
@@ -165,6 +165,8 @@ class Step:
         if target.chain == self.context.network.hub:
             self.no_shows[winner] = self.no_shows.get(winner, 0) + 1
             return
+        if not award.ill:  # a void was on its way, or a breaker held it back
+            return
         stood_in = bytes(20)
         for keeper in award.ranks[1:]:
             if records.get(at, EXECUTED, award.task.id, target.account, word(keeper)) is not None:
@@ -187,8 +189,9 @@ class Step:
 
     def _age(self, award: OpenAward, block: int) -> OpenAward:
         """Return the award after this view: healed, or simply older."""
-        healthy = self._healthy(award)
-        award = replace(award, ill=award.ill and not healthy)
+        healthy, target = self._healthy(award), award.task.target
+        held_back = stopped(self.context, Action.LIQUIDATE, target.chain, target.market)
+        award = replace(award, ill=award.ill and not healthy and not held_back)
         if not healthy and not award.voiding:
             return award
         voids = sum(decision.kind == "Attestation" for decision in self.made)
