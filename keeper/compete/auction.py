@@ -16,6 +16,11 @@ from keeper.parameters import CompetitionParameters
 from keeper.snapshot.decisions import Observed
 from keeper.units import PPM
 
+MAX_BIDDERS = 32
+"""Bidders of one round: those with most at stake, so that nobody floods it with small bonds."""
+MAX_OPENED = 32
+"""Bodies attached in one view: 70 kB at most, a quarter of a proposal; the rest in the next."""
+
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
@@ -26,15 +31,15 @@ class Frozen:
 
 
 def freeze(
-    observed: Iterable[Observed], view: int, faults: int, eligible: frozenset[bytes]
+    observed: Iterable[Observed], view: int, faults: int, eligible: Mapping[bytes, int]
 ) -> Frozen:
-    """Return what f + 1 observers report for a round.
+    """Return what f + 1 observers report for a round, of the bidders with most at stake.
 
     Args:
         observed: the observations attached to the proposal.
         view: the round.
         faults: f.
-        eligible: bonded keepers that may bid.
+        eligible: keepers that may bid, and their free bond.
     """
     reports = Counter(
         (seen.bidder, seen.commitment)
@@ -46,8 +51,10 @@ def freeze(
     for (bidder, commitment), count in sorted(reports.items()):
         if count > faults:
             certified.setdefault(bidder, []).append(commitment)
+    single = {bidder: seen[0] for bidder, seen in certified.items() if len(seen) == 1}
+    largest = sorted(single, key=lambda bidder: (-eligible[bidder], bidder))[:MAX_BIDDERS]
     return Frozen(
-        tuple((bidder, seen[0]) for bidder, seen in certified.items() if len(seen) == 1),
+        tuple((bidder, single[bidder]) for bidder in sorted(largest)),
         tuple((bidder, seen[0]) for bidder, seen in certified.items() if len(seen) > 1),
     )
 

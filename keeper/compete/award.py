@@ -16,7 +16,7 @@ docs/competition.md.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from keeper.compete.auction import Offer, freeze, reported_reveals, settle
+from keeper.compete.auction import MAX_OPENED, Offer, freeze, reported_reveals, settle
 from keeper.compete.bids import BidVector, decode_reveal
 from keeper.compete.bond import Stakes, stakes
 from keeper.compete.decisions import award_decision, healed_decision, penalty_decision
@@ -36,7 +36,7 @@ from keeper.compete.task import Task, bond_lock, make_task, open_targets
 from keeper.margin.breaker import Action
 from keeper.margin.engine import Engine
 from keeper.snapshot.decisions import Context, Decision
-from keeper.snapshot.gates import slowed
+from keeper.snapshot.gates import slowed, stopped
 from keeper.snapshot.marks import engine_at
 from keeper.units import PPM, ChainId
 from keeper.venue.awards import EXECUTED, NO_SHOW, VOIDED
@@ -48,6 +48,8 @@ COMMIT_VIEWS = 3
 """Views in which a round may be frozen: who learns of finality a tick late still competes."""
 REVEAL_VIEWS = 4
 """Views in which a frozen commitment may be opened; more than one only when reveals are delayed."""
+MAX_REVEALING = REVEAL_VIEWS + 1
+"""Frozen rounds at once: no other is opened while so many wait for bodies."""
 MAX_AWARDS_PER_VIEW = 48
 MAX_PENALTIES_PER_VIEW = 24
 MAX_VOIDS_PER_VIEW = 24
@@ -67,11 +69,11 @@ class AwardRule:
         return AwardState().encode()
 
     def wanted(self, context: Context, state: bytes) -> frozenset[bytes]:
-        """Return the reveals of frozen commitments that f + 1 observers hold."""
-        needed: set[bytes] = set()
+        """Return the reveals of frozen commitments that f + 1 observers hold, oldest first."""
+        needed: list[bytes] = []
         for one in inherited(context, decode(state)).revealing:
-            needed |= _to_open(context, one)
-        return frozenset(needed)
+            needed += sorted(_to_open(context, one))
+        return frozenset(needed[:MAX_OPENED])
 
     def derive(self, context: Context, state: bytes) -> tuple[bytes, tuple[Decision, ...]]:
         """Return the next state and the awards, penalties and attestations of this view."""
@@ -116,7 +118,7 @@ class Step:
         tasks, won = self._award(tasks, vectors, stake, len(awards))
         awards = sorted([*awards, *won], key=lambda award: award.task.id)
         made = self._charge()
-        needed = bool(tasks) or self._anyone_near()
+        needed = len(revealing) < MAX_REVEALING and (bool(tasks) or self._anyone_near())
         state = AwardState(
             collecting=self.context.view if needed else 0,
             late=late,
@@ -163,6 +165,8 @@ class Step:
         if target.chain == self.context.network.hub:
             self.no_shows[winner] = self.no_shows.get(winner, 0) + 1
             return
+        if not award.ill:  # a void was on its way, or a breaker held it back
+            return
         stood_in = bytes(20)
         for keeper in award.ranks[1:]:
             if records.get(at, EXECUTED, award.task.id, target.account, word(keeper)) is not None:
@@ -185,8 +189,9 @@ class Step:
 
     def _age(self, award: OpenAward, block: int) -> OpenAward:
         """Return the award after this view: healed, or simply older."""
-        healthy = self._healthy(award)
-        award = replace(award, ill=award.ill and not healthy)
+        healthy, target = self._healthy(award), award.task.target
+        held_back = stopped(self.context, Action.LIQUIDATE, target.chain, target.market)
+        award = replace(award, ill=award.ill and not healthy and not held_back)
         if not healthy and not award.voiding:
             return award
         voids = sum(decision.kind == "Attestation" for decision in self.made)
@@ -207,10 +212,11 @@ class Step:
             fresh = [
                 (bidder, self.context.attachments[commitment])
                 for bidder, commitment in one.frozen
-                if commitment in to_open
+                if commitment in to_open and commitment in self.context.attachments
             ]
             opened = tuple(sorted([*one.opened, *fresh]))
-            one = replace(one, opened=opened, age=one.age + 1)
+            full = len(fresh) < len(to_open)  # what found no room in this view is no fault
+            one = replace(one, opened=opened, age=one.age + (not full))
             if len(opened) < len(one.frozen) and one.age < REVEAL_VIEWS:
                 waiting.append(one)
             else:
@@ -306,12 +312,13 @@ class Step:
 
     def _settle(self, task: Task, vectors: Sequence[BidVector], stake: Stakes) -> OpenAward | None:
         subject = task.target.subject
+        most = task.value * self.context.parameters.liquidation.bonus_max_ppm // PPM
         offers: dict[bytes, Offer] = {}
         for vector in vectors:
             price = vector.price_of(subject)
             if price is None or stake.held.get(vector.bidder, 0) >= self.rules.open_awards:
                 continue
-            if price > task.bonus:  # the venue would refuse it, and nobody could be first
+            if price > most:  # no venue pays so much, so nobody could act first
                 continue
             needed = bond_lock(task.value, price, self.context.parameters)
             if stake.free.get(vector.bidder, 0) >= needed:

@@ -71,6 +71,11 @@ class Bidder:
     held: dict[bytes, Reserve] = field(default_factory=dict)
     last_view: int = 0
 
+    def recall(self, vector: BidVector) -> None:
+        """Take up a vector that an earlier life of this keeper committed to."""
+        self.vectors[vector.view] = vector
+        self.last_view = max(self.last_view, vector.view)
+
     def reserved(self) -> Reserve:
         """Return what open rounds and held awards may need.
 

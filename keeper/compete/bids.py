@@ -21,8 +21,8 @@ from eth_abi.exceptions import DecodingError
 from keeper.hashing import keccak, type_hash
 from p2p.agreement.signing import domain_separator, recover
 
-MAX_BIDS = 64
-"""Bids in one vector: 4.4 kB, so that 31 reveals fit into one proposal beside its decisions."""
+MAX_BIDS = 32
+"""Bids in one vector: 2.2 kB, so that 32 reveals take a quarter of one proposal."""
 MAX_PRICE = 2**63
 """Bound of a price in µUSD: beyond it no bonus exists."""
 MAX_REVEAL_BYTES = 32 * (6 + 2 * MAX_BIDS)
@@ -167,5 +167,7 @@ def make_vector(view: int, bidder: bytes, bids: Sequence[Bid], salt: bytes) -> B
     best = sorted(bids, key=lambda bid: (-bid.price, bid.subject))[:MAX_BIDS]
     vector = BidVector(view, bidder, tuple(sorted(best)), salt)
     if len(salt) != 32 or not well_formed(vector):
-        raise ValueError("a vector needs 1 to 64 bids on distinct subjects and a 32-byte salt")
+        raise ValueError(
+            f"a vector needs 1 to {MAX_BIDS} bids on distinct subjects and a 32-byte salt"
+        )
     return vector

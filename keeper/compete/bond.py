@@ -25,9 +25,9 @@ class Stakes:
     free: dict[bytes, int]
     held: dict[bytes, int]
 
-    def eligible(self) -> frozenset[bytes]:
-        """Return keepers that may bid at all."""
-        return frozenset(keeper for keeper, amount in self.free.items() if amount > 0)
+    def eligible(self) -> dict[bytes, int]:
+        """Return the free bond of the keepers that may bid at all."""
+        return {keeper: amount for keeper, amount in self.free.items() if amount > 0}
 
     def take(self, keeper: bytes, amount: int) -> None:
         """Lock an amount for one more award."""

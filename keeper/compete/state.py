@@ -48,7 +48,7 @@ class OpenAward:
         price: µUSD the winner pays.
         lock: the winner's bond at stake.
         start, exclusive, step, open_at, last: windows in blocks of the target chain.
-        ill: whether the account was unhealthy in every view since.
+        ill: whether the account was unhealthy, and liquidations allowed, in every view since.
         voiding: block until which an attestation that ends it is on its way; 0: none.
     """
 

@@ -30,7 +30,7 @@ LIQUIDATE = 1
 MAX_LEGS = 4
 """Positions of one account that are tasks at once; the rest follows when these are closed."""
 MAX_TASKS = 256
-"""Open tasks at once, riskiest accounts first: what one reveal of 64 bids per keeper can cover."""
+"""Open tasks at once, riskiest accounts first: what eight keepers cover with 32 bids each."""
 
 _TASK = type_hash("Task(bytes32 network,uint32 epoch,uint64 view,bytes32 subject,uint8 kind)")
 _SUBJECT = type_hash("Subject(uint64 chain,bytes32 account,address venue,bytes32 market)")

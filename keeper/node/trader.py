@@ -19,6 +19,7 @@ from keeper.compete.state import decode as decode_state
 from keeper.compete.task import Task
 from keeper.desk.seat import Seat
 from keeper.execute.intent import Outcome as Ended
+from keeper.node.bidbook import BidBook
 from keeper.node.market import Costs, market_view
 from keeper.node.parts import Parts
 from keeper.snapshot.derive import Setting, Snapshot
@@ -53,7 +54,10 @@ class Trader:
             parts.keys.address,
             parts.parameters,
         )
-        self.hearing = Hearing(parts.network.id, setting.epoch, setting.config, self._is_bonded)
+        self._book = BidBook(parts.store)
+        for vector in self._book.load(setting.epoch):
+            self.bidder.recall(vector)
+        self.hearing = Hearing(parts.network.id, setting.epoch, setting.config, self._stake)
         self.seat = Seat("liquidation", "", policy, parts.home, parts.store, parts.recorder.put)
         self._latest = LatestView()
         self.costs = Costs(
@@ -74,9 +78,9 @@ class Trader:
             "keeper_bids_total", "Commitments this keeper made."
         )
 
-    def _is_bonded(self, keeper: bytes) -> bool:
+    def _stake(self, keeper: bytes) -> int:
         bond = self._bonds.get(keeper)
-        return bond is not None and bond.status is bonds.BondStatus.ACTIVE
+        return 0 if bond is None else bond.free
 
     # gossip
 
@@ -112,9 +116,10 @@ class Trader:
             self._bonds = bonds.bonds(network.chain(network.hub), index.newest.table)
         state = decode_state(snapshot.book.rules["award"])
         if not self._followed:
-            # an earlier life may have committed in the round that is open now
-            self.bidder.last_view, self._followed = state.collecting, True
-        self.hearing.advance(view)
+            # an earlier life may have committed in the round that is open now, and lost its disk
+            newest = max(self.bidder.last_view, state.collecting)
+            self.bidder.last_view, self._followed = newest, True
+        self.hearing.advance(view, state)
         reveals, _ = self.bidder.follow(view, state)
         for body in reveals:
             self._say(REVEAL, body)
@@ -164,7 +169,7 @@ class Trader:
             while True:
                 view = await self._latest.get()
                 outcome = await self.seat.decide(view)
-                self._bid(outcome.decisions)
+                await self._bid(outcome.decisions)
 
     async def on_award_run(self, award: OpenAward, rank: int, outcome: Ended) -> None:
         """Write down what became of an award that this keeper carried out."""
@@ -172,7 +177,7 @@ class Trader:
         coin = 0 if newest is None else self.costs.coin_price(chain, newest)
         await self._parts.recorder.on_award_run(award, rank, outcome, coin)
 
-    def _bid(self, decisions: tuple[api.Decision, ...]) -> None:
+    async def _bid(self, decisions: tuple[api.Decision, ...]) -> None:
         bond = self._bonds.get(self._parts.keys.address)
         if bond is None or not self._collecting or self._parts.executor.mode.value == "off":
             return
@@ -195,6 +200,8 @@ class Trader:
             self._signer.sign,
         )
         if commit is not None and self._parts.executor.mode.value in ("dry", "live"):
+            vector = self.bidder.vectors[commit.view]
+            await trio.to_thread.run_sync(self._book.keep, commit.epoch, vector)
             self.bids += 1
             self._bids_total.inc()
             self._say(COMMIT, commit.encode())

@@ -171,7 +171,7 @@ async def member(
     members = tuple(one.address for one in committee.members)
     setting = replace(world.setting, config=committee.config, members=members)
     application = SnapshotApplication(setting, world)
-    hearing = Hearing(NETWORK_ID, 1, committee.config, lambda keeper: keeper in members)
+    hearing = Hearing(NETWORK_ID, 1, committee.config, lambda keeper: int(keeper in members))
     bidder = Bidder(NETWORK_ID, 1, committee.config, signer.address, world.parameters)
     log = StoreLog(Store(folder / f"{index}.db"))
     log.write((Opened(committee.config),))
@@ -200,7 +200,7 @@ async def member(
         if index == 0:
             bench.note(snapshot)
         view, state = snapshot.header.view, decode(snapshot.book.rules["award"])
-        hearing.advance(view)
+        hearing.advance(view, state)
         for body in bidder.follow(view, state)[0]:
             say(REVEAL, body)
         wishes = [

@@ -534,6 +534,8 @@ class BondChain(Chain):
         }
         leaf = leaves.penalty_leaf(*self.place("Bonds"), **fields)
         self.decide("Bonds", "penalise", leaf, fields, now)
+        if not task:
+            self.claim()
 
     @rule(
         i=KEEPER,

@@ -158,7 +158,7 @@ class TwoChains:
             for index in self.indexes.values():
                 funds = ["0x" + signer.address.hex(), COINS]
                 await index.anvil.rpc.call("anvil_setBalance", funds)
-            hearing = Hearing(self.network.id, 1, config, self._is_member)
+            hearing = Hearing(self.network.id, 1, config, self._stake)
             bidder = Bidder(self.network.id, 1, config, signer.address, self.parameters)
             share = shares[Identifier(number + 1)]
             self.keepers.append(Keeper(signer, secret, share, hearing, bidder))
@@ -179,8 +179,8 @@ class TwoChains:
         self.applications = [SnapshotApplication(self.setting, self) for _ in range(2)]
         self.digest = config
 
-    def _is_member(self, bidder: bytes) -> bool:
-        return self.committee.index_of(bidder) is not None
+    def _stake(self, bidder: bytes) -> int:
+        return BOND * (self.committee.index_of(bidder) is not None)
 
     @property
     def deployer(self) -> bytes:
@@ -276,7 +276,8 @@ class TwoChains:
     def _observe(
         self, keeper: Keeper, heads: tuple[SeenHead, ...], stamp: int
     ) -> SignedObservation:
-        keeper.hearing.advance(self.view_number - 1)
+        if self.view_number > 1:
+            keeper.hearing.advance(self.view_number - 1, self.competition)
         prices = tuple(SeenPrice(m, price, stamp) for m, price in sorted(self.prices.items()))
         lie = self.lies.get(keeper.address)
         seen = heads if lie is None else tuple(lie(head) for head in heads)

@@ -288,7 +288,8 @@ def test_high_bid_and_no_show_locks_what_it_risks() -> None:
 def test_a_bid_that_closing_cannot_pay_counts_for_nothing() -> None:
     world = sick_world()
     (task,) = world.competition.tasks
-    award = auction(world, {K[0]: task.bonus + 1, K[1]: task.bonus, K[2]: 7 * USD})
+    most = task.value * world.parameters.liquidation.bonus_max_ppm // 10**6
+    award = auction(world, {K[0]: most + 1, K[1]: most, K[2]: 7 * USD})
     assert award is not None
     assert fields(award)[6] == (K[1], K[2])
 
@@ -433,3 +434,39 @@ def test_a_winner_of_most_awards_yields_to_a_close_rival() -> None:
     assert outcome is not None
     assert outcome.ranks == (K[0], K[1])
     assert outcome.price == 900
+
+
+def stop_liquidations(world: World, until: int) -> None:
+    """Let the venue's breaker stop liquidations up to a block."""
+    topics = [bytes(32), (4).to_bytes(32, "big")]
+    types = ["uint8", "uint64", "uint64"]
+    event = "Graded(bytes32,uint8,uint8,uint64,uint64)"
+    world.chains[B].log("Breaker", event, topics, types, 2, 1, until)
+
+
+@pytest.mark.parametrize("held_back", [True, False])
+def test_who_a_breaker_holds_back_is_not_blamed(held_back: bool) -> None:
+    world = sick_world()
+    award = auction(world, {K[0]: 10 * USD, K[1]: 7 * USD})
+    assert award is not None
+    start, exclusive = fields(award)[7:9]
+    if held_back:
+        stop_liquidations(world, start + exclusive - 1)
+    world.view()
+    mine_to(world, start + exclusive)
+    assert world.execute(award, K[1]) == 1
+    world.view()
+    assert len(only(world, "Penalty")) == (not held_back)
+
+
+def test_a_task_that_lapses_behind_a_breaker_costs_nobody() -> None:
+    world = sick_world()
+    award = auction(world, {K[0]: 10 * USD})
+    assert award is not None
+    stop_liquidations(world, award.expiry)
+    world.view()
+    mine_to(world, award.expiry + 1)
+    world.view()
+    assert world.competition.awards == ()
+    assert only(world, "Penalty") == []
+    assert len(world.competition.tasks) == 1
