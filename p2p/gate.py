@@ -129,6 +129,10 @@ class Gate:
             return Role.COMMITTEE
         return Role.BONDED if peer in self.bonded else Role.FOLLOWER
 
+    def cost(self, peer: bytes) -> float:
+        """Return how many tokens of its buckets one thing of this peer takes."""
+        return 1 / self.limits.follower_share if self.role(peer) is Role.FOLLOWER else 1.0
+
     def admits(self, peer: bytes) -> Reason | None:
         """Return why a peer may not connect, or None if it may."""
         if peer == self.me:
@@ -191,7 +195,8 @@ class Gate:
         traffic = self.traffic(peer)
         traffic.received_bytes += size
         self._bytes.labels(self._label(peer), "received").inc(size)
-        if not (traffic.frames.take(now) and traffic.bytes.take(now, size)):
+        cost = self.cost(peer)
+        if not (traffic.frames.take(now, cost) and traffic.bytes.take(now, cost * size)):
             self.report(peer, Ignore(Reason.RATE_LIMITED))
             return False
         return True
@@ -211,7 +216,7 @@ class Gate:
         if self.is_muted(peer):
             self.report(peer, Reject(Reason.REFUSED))
             return False
-        if not self.traffic(peer).requests.take(now):
+        if not self.traffic(peer).requests.take(now, self.cost(peer)):
             self.report(peer, Ignore(Reason.RATE_LIMITED))
             return False
         return True

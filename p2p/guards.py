@@ -219,13 +219,15 @@ def guard_inbound(swarm: Swarm, half_open: HalfOpen, denied: Callable[[Reason], 
     setattr(swarm, "_handle_inbound_connection", handle)  # noqa: B010  # no public hook exists
 
 
-def guard_muxer(swarm: Swarm, fault: Callable[[bytes, Reason], None]) -> None:
+def guard_muxer(
+    swarm: Swarm, fault: Callable[[bytes, Reason], None], cost: Callable[[bytes], float]
+) -> None:
     """Guard 5: put our muxer on every connection; stock constructs its own whatever it is given."""
     upgrader = swarm.upgrader.muxer_multistream
 
     async def new_conn(conn: ISecureConn, peer_id: ID) -> Muxer:
         await upgrader.select_transport(conn)
-        return Muxer(conn, peer_id, fault)
+        return Muxer(conn, peer_id, fault, cost(peer_id.to_bytes()))
 
     setattr(upgrader, "new_conn", new_conn)  # noqa: B010  # no public hook exists
 

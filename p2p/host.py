@@ -198,7 +198,7 @@ class Libp2pNetwork:
         swarm.retry_config = RetryConfig(max_retries=0)  # links retry at their own pace
         swarm.register_notifee(Watch(self._connection_changed))
         guard_inbound(swarm, HalfOpen(self.gate.clock), self.gate.denied)
-        guard_muxer(swarm, self._fault)
+        guard_muxer(swarm, self._fault, self.gate.cost)
         guard_dialling(swarm)
         guard_identify(host)
         router = LeanGossipSub(self.gate)

@@ -207,8 +207,17 @@ class Muxer(IMuxedConn):
         conn: ISecureConn,
         peer_id: ID,
         fault: Callable[[bytes, Reason], None] = lambda _peer, _reason: None,
+        cost: float = 1.0,
     ) -> None:
-        """Take over a secured connection; `fault(peer, reason)` is told of broken rules."""
+        """Take over a secured connection.
+
+        Args:
+            conn: the connection, handshake done.
+            peer_id: who is at the other end.
+            fault: told of the peer and the rule it broke.
+            cost: tokens that a frame or a stream of this peer takes.
+        """
+        self._cost = cost
         self.secured_conn, self.peer_id, self._fault = conn, peer_id, fault
         self.on_close: Callable[[], Awaitable[Any]] | None = None
         self._next = 1 if conn.is_initiator else 2
@@ -378,7 +387,7 @@ class Muxer(IMuxedConn):
         for count in itertools.count(1):
             version, kind, flags, number, length = HEADER.unpack(await self._exactly(HEADER.size))
             self._heard = trio.current_time()
-            if not self._frames.take(self._heard):
+            if not self._frames.take(self._heard, self._cost):
                 raise Misbehaviour(Reason.RATE_LIMITED, "too many frames")
             if count % FRAMES_IN_A_ROW == 0:
                 await trio.lowlevel.checkpoint()
@@ -422,7 +431,7 @@ class Muxer(IMuxedConn):
             self.forget_closed(stream)
 
     async def _opened(self, number: int) -> Stream | None:
-        if not self._opens.take(trio.current_time()):
+        if not self._opens.take(trio.current_time(), self._cost):
             raise Misbehaviour(Reason.RATE_LIMITED, "too many streams")
         if self._inbound >= STREAMS_INBOUND:
             await self.write_frame(WINDOW, RST, number, 0)

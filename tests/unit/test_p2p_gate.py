@@ -63,6 +63,7 @@ def test_oversize_is_rejected_and_rate_is_limited() -> None:
 def test_bytes_are_limited_beside_frames() -> None:
     limits = Limits(bytes_per_s=100, bytes_burst=150)
     gate = Gate(ME, limits, Metrics(), lambda: 0.0, lambda _p, _r: None)
+    gate.allow(frozenset({MEMBER}), frozenset())
     assert gate.may_speak(MEMBER, 100, 1000)
     assert not gate.may_speak(MEMBER, 100, 1000)
 
@@ -71,6 +72,16 @@ def test_requests_have_their_own_rate() -> None:
     bench = Bench()
     asked = sum(bench.gate.may_ask(MEMBER) for _ in range(1000))
     assert asked == LIMITS.requests_burst
+
+
+def test_a_follower_gets_a_share_of_every_rate() -> None:
+    bench = Bench()
+    spoken = sum(bench.gate.may_speak(STRANGER, 1, 10) for _ in range(2000))
+    assert spoken == int(LIMITS.frames_burst * LIMITS.follower_share)
+    other = peer_id_of(bytes([77]) * 32)
+    asked = sum(bench.gate.may_ask(other) for _ in range(1000))
+    assert asked == LIMITS.requests_burst * LIMITS.follower_share
+    assert sum(bench.gate.may_speak(BONDED, 1, 10) for _ in range(2000)) == LIMITS.frames_burst
 
 
 def test_an_offender_is_cut_once_named_and_silenced() -> None:
