@@ -23,6 +23,9 @@ from p2p.verdicts import Ignore, Record, Reject, Scores, Standing, TokenBucket, 
 SMOOTHING = 0.2
 """Weight of a new round trip or lateness in the running mean."""
 
+FOLLOWER_FRAME_BYTES = 1024
+"""Of the consensus road: what a follower has begun to send must not wait in our memory."""
+
 
 class ScoreBook(Protocol):
     """Where scores survive a restart."""
@@ -161,6 +164,11 @@ class Gate:
     def denied(self, reason: Reason) -> None:
         """Count a refused handshake."""
         self._denied.labels(reason.value).inc()
+
+    def frame_limit(self, peer: bytes) -> int:
+        """Return how long a frame of the consensus road may be: a follower has pings to send."""
+        is_keeper = self.role(peer) is not Role.FOLLOWER or peer in self.former
+        return self.limits.frame_bytes if is_keeper else FOLLOWER_FRAME_BYTES
 
     def not_a_member(self, peer: bytes) -> Verdict:
         """Return what it says about somebody that it speaks where only keepers may."""

@@ -80,7 +80,7 @@ class Limits:
     follower_share: float = 0.25
     follower_requests_at_once: int = 16
     connections: int = 128
-    streams_per_peer: int = 32
+    connections_per_peer: int = 3
     publish_gap_s: float = 0.005
     publish_queue: int = 256
     keep_alive_s: float = 0.5

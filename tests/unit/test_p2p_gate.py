@@ -6,7 +6,7 @@ from keeper.metrics import Metrics
 from keeper.reasons import Reason
 from keeper.store import Store
 from keeper.units import Instant
-from p2p.gate import Gate, ScoreBook
+from p2p.gate import FOLLOWER_FRAME_BYTES, Gate, ScoreBook
 from p2p.identity import peer_id_of, peer_id_text
 from p2p.port import Limits, Role
 from p2p.scorebook import StoredScores
@@ -97,6 +97,16 @@ def test_an_offender_is_cut_once_named_and_silenced() -> None:
     assert bench.gate.admits(MEMBER) is None
     text = bench.metrics.exposition().decode()
     assert 'keeper_p2p_cut_total{reason="bad_signature"} 1.0' in text
+
+
+def test_long_frames_are_for_keepers_and_who_was_one() -> None:
+    bench = Bench()
+    long = LIMITS.frame_bytes
+    assert [bench.gate.frame_limit(peer) for peer in (MEMBER, BONDED)] == [long, long]
+    assert bench.gate.frame_limit(STRANGER) == FOLLOWER_FRAME_BYTES
+    bench.gate.allow(frozenset({STRANGER}), frozenset())
+    assert bench.gate.frame_limit(MEMBER) == long, "it may not have heard"
+    assert bench.gate.frame_limit(STRANGER) == long
 
 
 def test_revocation_names_who_lost_a_place() -> None:
