@@ -11,6 +11,7 @@ import errno
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import trio
@@ -227,7 +228,7 @@ def guard_muxer(
 
     async def new_conn(conn: ISecureConn, peer_id: ID) -> Muxer:
         await upgrader.select_transport(conn)
-        return Muxer(conn, peer_id, fault, cost(peer_id.to_bytes()))
+        return Muxer(conn, peer_id, fault, partial(cost, peer_id.to_bytes()))
 
     setattr(upgrader, "new_conn", new_conn)  # noqa: B010  # no public hook exists
 

@@ -208,7 +208,7 @@ class Muxer(IMuxedConn):
         conn: ISecureConn,
         peer_id: ID,
         fault: Callable[[bytes, Reason], None] = lambda _peer, _reason: None,
-        cost: float = 1.0,
+        cost: Callable[[], float] = lambda: 1.0,
     ) -> None:
         """Take over a secured connection.
 
@@ -216,9 +216,10 @@ class Muxer(IMuxedConn):
             conn: the connection, handshake done.
             peer_id: who is at the other end.
             fault: told of the peer and the rule it broke.
-            cost: tokens that a frame or a stream of this peer takes; it has so many fewer streams.
+            cost: tokens that a frame or a stream of this peer takes now; it has so many fewer
+                streams.
         """
-        self._cost, self._streams_allowed = cost, int(STREAMS_INBOUND / cost)
+        self._cost = cost
         self.secured_conn, self.peer_id, self._fault = conn, peer_id, fault
         self.on_close: Callable[[], Awaitable[Any]] | None = None
         self._next = 1 if conn.is_initiator else 2
@@ -388,7 +389,7 @@ class Muxer(IMuxedConn):
         for count in itertools.count(1):
             version, kind, flags, number, length = HEADER.unpack(await self._exactly(HEADER.size))
             self._heard = trio.current_time()
-            if not self._frames.take(self._heard, self._cost):
+            if not self._frames.take(self._heard, self._cost()):
                 raise Misbehaviour(Reason.RATE_LIMITED, "too many frames")
             if count % FRAMES_IN_A_ROW == 0:
                 await trio.lowlevel.checkpoint()
@@ -432,9 +433,9 @@ class Muxer(IMuxedConn):
             self.forget_closed(stream)
 
     async def _opened(self, number: int) -> Stream | None:
-        if not self._opens.take(trio.current_time(), self._cost):
+        if not self._opens.take(trio.current_time(), self._cost()):
             raise Misbehaviour(Reason.RATE_LIMITED, "too many streams")
-        if self._inbound >= self._streams_allowed:
+        if self._inbound >= int(STREAMS_INBOUND / self._cost()):
             await self.write_frame(WINDOW, RST, number, 0)
             return None
         stream = self._streams[number] = Stream(number, self)

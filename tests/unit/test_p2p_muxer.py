@@ -75,7 +75,7 @@ class End:
             self.wire,  # type: ignore[arg-type]  # as much of a connection as it uses
             ID(PEER),
             lambda _peer, reason: self.faults.append(reason),
-            cost,
+            lambda: cost,
         )
         nursery.start_soon(self.muxer.start)
 
