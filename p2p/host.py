@@ -252,8 +252,9 @@ class Libp2pNetwork:
             connection_config=config,
         )
 
-    def _learn_own(self) -> None:
-        self.book.learn(make_record(self._seed, self.me, time.time_ns(), self.addresses))
+    def _learn_own(self, after: int = 0) -> None:
+        counter = max(time.time_ns(), after + 1)
+        self.book.learn(make_record(self._seed, self.me, counter, self.addresses))
 
     async def _keep_scores(self) -> None:
         while True:
@@ -466,7 +467,9 @@ class Libp2pNetwork:
         keepers = self.gate.committee | self.gate.bonded
         try:
             for record in unpack_records(frame):
-                if record.peer in keepers and self.book.learn(record):
+                if record.peer == self.me and self.book.learn(record):
+                    self._learn_own(record.counter)  # of an earlier life whose clock was ahead
+                elif record.peer in keepers and self.book.learn(record):
                     self.gate.traffic(record.peer).addresses = record.addresses
                     self._kick(record.peer)
         except ValueError as error:

@@ -4,10 +4,11 @@ import msgpack
 import pytest
 
 from p2p.addresses import AddressBook, AddressRecord, make_record, pack_records, unpack_records
+from p2p.host import Libp2pNetwork
 from p2p.identity import peer_id_of
 
 SEED = bytes([1]) * 32
-PEER = peer_id_of(SEED)
+PEER, OTHER = peer_id_of(SEED), peer_id_of(bytes([2]) * 32)
 HOME = ("/ip4/10.0.0.1/tcp/4001",)
 
 
@@ -67,3 +68,15 @@ def test_junk_is_refused(frame: bytes) -> None:
 
 def test_fields_of_a_record_are_exact() -> None:
     assert unpack_records(row()) == (AddressRecord(PEER, 1, ("/a",), bytes(64)),)
+
+
+def test_our_own_word_outdoes_that_of_an_earlier_life() -> None:
+    now, before = ("/ip4/127.0.0.1/tcp/1",), ("/ip4/127.0.0.1/tcp/2",)
+    network = Libp2pNetwork(SEED, now[0])
+    network.addresses = now
+    network._learn_own()
+    network._learn(OTHER, pack_records([make_record(SEED, PEER, 1 << 63, before)]))
+    (held,) = network.book.records()
+    assert (held.addresses, held.counter) == (now, (1 << 63) + 1)
+    network._learn(OTHER, pack_records([make_record(SEED, PEER, 1, before)]))
+    assert network.book.records() == (held,)
