@@ -197,7 +197,8 @@ class Libp2pNetwork:
         assert isinstance(host, BasicHost)
         swarm.retry_config = RetryConfig(max_retries=0)  # links retry at their own pace
         swarm.register_notifee(Watch(self._connection_changed))
-        guard_inbound(swarm, HalfOpen(self.gate.clock), self.gate.denied)
+        half_open = HalfOpen(self.gate.clock, self.book.lives)
+        guard_inbound(swarm, half_open, self.gate.denied)
         guard_muxer(swarm, self._fault, self.gate.cost)
         guard_dialling(swarm)
         guard_identify(host)

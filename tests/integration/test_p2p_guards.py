@@ -326,6 +326,15 @@ async def test_5_half_open_places_are_bounded_and_fair() -> None:
     assert scopes[-1].deadline < trio.current_time() + 10
 
 
+async def test_5_strangers_give_way_before_keepers() -> None:
+    half_open = HalfOpen(lambda: 0.0, lambda source: source == "keeper")
+    keepers = [half_open.enter("keeper") for _ in range(3)]
+    for number in range(10 * HANDSHAKES_AT_ONCE):
+        half_open.enter(f"stranger {number}")
+    assert len(half_open) == HANDSHAKES_AT_ONCE
+    assert not any(scope.cancel_called for scope in keepers)
+
+
 async def test_5_a_port_is_taken_once() -> None:
     async with ours() as (network, _):
         again = Libp2pNetwork(seed_of(1), network.addresses[0])

@@ -21,6 +21,14 @@ def test_newest_record_wins_before_what_the_operator_wrote() -> None:
     assert book.bootstrap() == (PEER,)
 
 
+def test_a_host_is_known_by_who_lives_there() -> None:
+    book = AddressBook([(OTHER, "/ip4/10.0.0.9/tcp/1")])
+    assert book.learn(make_record(SEED, PEER, 5, (*HOME, "junk")))
+    assert [book.lives(host) for host in ("10.0.0.9", "10.0.0.1", "10.0.0.2", "")] == [
+        True, True, False, False,
+    ]  # fmt: skip
+
+
 def test_a_record_travels() -> None:
     record = make_record(SEED, PEER, 5, HOME)
     assert unpack_records(pack_records([record])) == (record,)
