@@ -118,6 +118,11 @@ class AddressBook:
         mine = record.addresses if record is not None else ()
         return mine + tuple(a for a in self._known.get(peer, ()) if a not in mine)
 
+    def lives(self, host: str) -> bool:
+        """Return whether some peer we know says it lives at this host."""
+        places = [*self._known.values(), *(record.addresses for record in self._records.values())]
+        return any(address.split("/")[2:3] == [host] for place in places for address in place)
+
     def bootstrap(self) -> tuple[bytes, ...]:
         """Return the configured peers, sorted."""
         return tuple(sorted(self._known))

@@ -23,6 +23,9 @@ from p2p.verdicts import Ignore, Record, Reject, Scores, Standing, TokenBucket, 
 SMOOTHING = 0.2
 """Weight of a new round trip or lateness in the running mean."""
 
+FOLLOWER_FRAME_BYTES = 1024
+"""Of the consensus road: what a follower has begun to send must not wait in our memory."""
+
 
 class ScoreBook(Protocol):
     """Where scores survive a restart."""
@@ -129,6 +132,10 @@ class Gate:
             return Role.COMMITTEE
         return Role.BONDED if peer in self.bonded else Role.FOLLOWER
 
+    def cost(self, peer: bytes) -> float:
+        """Return how many tokens of its buckets one thing of this peer takes."""
+        return 1 / self.limits.follower_share if self.role(peer) is Role.FOLLOWER else 1.0
+
     def admits(self, peer: bytes) -> Reason | None:
         """Return why a peer may not connect, or None if it may."""
         if peer == self.me:
@@ -157,6 +164,11 @@ class Gate:
     def denied(self, reason: Reason) -> None:
         """Count a refused handshake."""
         self._denied.labels(reason.value).inc()
+
+    def frame_limit(self, peer: bytes) -> int:
+        """Return how long a frame of the consensus road may be: a follower has pings to send."""
+        is_keeper = self.role(peer) is not Role.FOLLOWER or peer in self.former
+        return self.limits.frame_bytes if is_keeper else FOLLOWER_FRAME_BYTES
 
     def not_a_member(self, peer: bytes) -> Verdict:
         """Return what it says about somebody that it speaks where only keepers may."""
@@ -191,7 +203,8 @@ class Gate:
         traffic = self.traffic(peer)
         traffic.received_bytes += size
         self._bytes.labels(self._label(peer), "received").inc(size)
-        if not (traffic.frames.take(now) and traffic.bytes.take(now, size)):
+        cost = self.cost(peer)
+        if not (traffic.frames.take(now, cost) and traffic.bytes.take(now, cost * size)):
             self.report(peer, Ignore(Reason.RATE_LIMITED))
             return False
         return True
@@ -211,7 +224,7 @@ class Gate:
         if self.is_muted(peer):
             self.report(peer, Reject(Reason.REFUSED))
             return False
-        if not self.traffic(peer).requests.take(now):
+        if not self.traffic(peer).requests.take(now, self.cost(peer)):
             self.report(peer, Ignore(Reason.RATE_LIMITED))
             return False
         return True

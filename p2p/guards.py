@@ -11,6 +11,7 @@ import errno
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import trio
@@ -127,11 +128,14 @@ class HalfOpen:
 
     Stock holds one of 250 slots per inbound connection until the node ends, so 250 connections in a
     lifetime, or 250 idle sockets at once, lock everybody out. Here a slot is held for the handshake
-    only; when all are taken, the oldest of the busiest source gives way.
+    only; when all are taken, the oldest of the busiest source gives way, and sources where keepers
+    live only after all others: strangers with many addresses do not keep a committee apart.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(
+        self, clock: Callable[[], float], known: Callable[[str], bool] = lambda _source: False
+    ) -> None:
+        self._clock, self._known = clock, known
         self._open: dict[trio.CancelScope, str] = {}
         self._rates: dict[str, TokenBucket] = {}
 
@@ -149,7 +153,8 @@ class HalfOpen:
     def enter(self, source: str) -> trio.CancelScope:
         """Return the scope of one more handshake; may cancel an older one."""
         if len(self._open) >= HANDSHAKES_AT_ONCE:
-            busiest = Counter(self._open.values()).most_common(1)[0][0]
+            strange = [other for other in self._open.values() if not self._known(other)]
+            busiest = Counter(strange or self._open.values()).most_common(1)[0][0]
             oldest = next(scope for scope, other in self._open.items() if other == busiest)
             oldest.cancel()
             del self._open[oldest]
@@ -219,13 +224,15 @@ def guard_inbound(swarm: Swarm, half_open: HalfOpen, denied: Callable[[Reason], 
     setattr(swarm, "_handle_inbound_connection", handle)  # noqa: B010  # no public hook exists
 
 
-def guard_muxer(swarm: Swarm, fault: Callable[[bytes, Reason], None]) -> None:
+def guard_muxer(
+    swarm: Swarm, fault: Callable[[bytes, Reason], None], cost: Callable[[bytes], float]
+) -> None:
     """Guard 5: put our muxer on every connection; stock constructs its own whatever it is given."""
     upgrader = swarm.upgrader.muxer_multistream
 
     async def new_conn(conn: ISecureConn, peer_id: ID) -> Muxer:
         await upgrader.select_transport(conn)
-        return Muxer(conn, peer_id, fault)
+        return Muxer(conn, peer_id, fault, partial(cost, peer_id.to_bytes()))
 
     setattr(upgrader, "new_conn", new_conn)  # noqa: B010  # no public hook exists
 

@@ -11,7 +11,7 @@ The agent does not fall with it: a crash of the library is counted and the host 
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import structlog
 import trio
 from libp2p import new_host
-from libp2p.abc import IHost, INetStream
+from libp2p.abc import IHost, INetConn, INetStream
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
@@ -121,7 +121,7 @@ class Libp2pNetwork:
         self._published = trio.Event()
         self._admission = trio.Event()
         self._changed = trio.Event()
-        self._hang_ups: trio.MemorySendChannel[bytes] | None = None
+        self._hang_ups: trio.MemorySendChannel[Sequence[INetConn]] | None = None
         self._awaited: dict[bytes, trio.Event] = {}
         self._host: IHost | None = None
         self.addresses: tuple[str, ...] = ()
@@ -173,7 +173,7 @@ class Libp2pNetwork:
 
     async def _run_once(self, task_status: Any) -> None:
         async with self._hosted() as (host, pubsub), trio.open_nursery() as nursery:
-            sender, receiver = trio.open_memory_channel[bytes](256)
+            sender, receiver = trio.open_memory_channel[Sequence[INetConn]](256)
             self._host, self._hang_ups = host, sender
             try:
                 await nursery.start(self._hang_up_all, receiver)
@@ -197,8 +197,9 @@ class Libp2pNetwork:
         assert isinstance(host, BasicHost)
         swarm.retry_config = RetryConfig(max_retries=0)  # links retry at their own pace
         swarm.register_notifee(Watch(self._connection_changed))
-        guard_inbound(swarm, HalfOpen(self.gate.clock), self.gate.denied)
-        guard_muxer(swarm, self._fault)
+        half_open = HalfOpen(self.gate.clock, self.book.lives)
+        guard_inbound(swarm, half_open, self.gate.denied)
+        guard_muxer(swarm, self._fault, self.gate.cost)
         guard_dialling(swarm)
         guard_identify(host)
         router = LeanGossipSub(self.gate)
@@ -240,7 +241,7 @@ class Libp2pNetwork:
             low_watermark=0,
             high_watermark=limits.connections,
             max_connections=limits.connections,
-            max_connections_per_peer=2,
+            max_connections_per_peer=limits.connections_per_peer,
             inbound_stream_protocol_negotiation_timeout=limits.request_read_s,
             outbound_stream_protocol_negotiation_timeout=limits.request_read_s,
         )
@@ -252,8 +253,9 @@ class Libp2pNetwork:
             connection_config=config,
         )
 
-    def _learn_own(self) -> None:
-        self.book.learn(make_record(self._seed, self.me, time.time_ns(), self.addresses))
+    def _learn_own(self, after: int = 0) -> None:
+        counter = max(time.time_ns(), after + 1)
+        self.book.learn(make_record(self._seed, self.me, counter, self.addresses))
 
     async def _keep_scores(self) -> None:
         while True:
@@ -279,30 +281,27 @@ class Libp2pNetwork:
         self.gate.report(peer, Reject(reason))
 
     def _hang_up(self, peer: bytes) -> None:
-        if self._hang_ups is not None:
+        self._close_soon(self._connections(peer))
+
+    def _close_soon(self, connections: Sequence[INetConn]) -> None:
+        if self._hang_ups is not None and connections:
             try:
-                self._hang_ups.send_nowait(peer)
+                self._hang_ups.send_nowait(connections)
             except trio.WouldBlock:
+                peer = connections[0].muxed_conn.peer_id.to_bytes()
                 log.warning("too_many_hang_ups", peer=peer_id_text(peer))
 
     async def _hang_up_all(
-        self, peers: trio.MemoryReceiveChannel[bytes], *, task_status: Any
+        self, due: trio.MemoryReceiveChannel[Sequence[INetConn]], *, task_status: Any
     ) -> None:
         async with trio.open_nursery() as nursery:
             task_status.started()
-            async for peer in peers:
-                nursery.start_soon(self._close_peer, peer)
+            async for connections in due:
+                nursery.start_soon(_close, connections)
 
-    async def _close_peer(self, peer: bytes) -> None:
-        if self._host is None:
-            return
-        # not `disconnect`: it forgets what the peer opened while we close (guard 12)
-        for connection in self._host.get_network().get_connections(ID(peer)):
-            with trio.move_on_after(CLOSE_S):
-                try:
-                    await connection.close()
-                except NETWORK_FAULTS:
-                    continue
+    def _connections(self, peer: bytes) -> Sequence[INetConn]:
+        """Return the live connections of a peer, oldest first."""
+        return [] if self._host is None else self._host.get_network().get_connections(ID(peer))
 
     # the consensus road
 
@@ -361,10 +360,14 @@ class Libp2pNetwork:
 
     def is_connected(self, peer: bytes) -> bool:
         """Return whether a live connection exists."""
-        return self._host is not None and bool(self._host.get_network().get_connections(ID(peer)))
+        return bool(self._connections(peer))
 
     def _connection_changed(self, peer: bytes) -> None:
-        up = self.is_connected(peer)
+        held = self._connections(peer)
+        # several may have been admitted at once, or admitted before the peer was cut off
+        refused = bool(held) and self.gate.admits(peer) is not None
+        self._close_soon(held if refused else held[: -self.limits.connections_per_peer])
+        up = bool(held) and not refused
         self.gate.connected(peer, up)
         if up and peer in self._awaited:
             self._awaited.pop(peer).set()
@@ -465,7 +468,9 @@ class Libp2pNetwork:
         keepers = self.gate.committee | self.gate.bonded
         try:
             for record in unpack_records(frame):
-                if record.peer in keepers and self.book.learn(record):
+                if record.peer == self.me and self.book.learn(record):
+                    self._learn_own(record.counter)  # of an earlier life whose clock was ahead
+                elif record.peer in keepers and self.book.learn(record):
                     self.gate.traffic(record.peer).addresses = record.addresses
                     self._kick(record.peer)
         except ValueError as error:
@@ -503,6 +508,16 @@ class Libp2pNetwork:
     def peers(self) -> tuple[PeerView, ...]:
         """Return one row per peer known."""
         return self.gate.peers()
+
+
+async def _close(connections: Sequence[INetConn]) -> None:
+    # not `disconnect`: it forgets what the peer opened while we close (guard 12)
+    for connection in connections:
+        with trio.move_on_after(CLOSE_S):
+            try:
+                await connection.close()
+            except NETWORK_FAULTS:
+                continue
 
 
 def endpoint(address: str) -> tuple[str, int]:

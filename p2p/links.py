@@ -85,7 +85,7 @@ class FrameReader:
 
     def __init__(self, limit: int) -> None:
         """Create a reader; `limit` is the largest body in bytes."""
-        self._limit, self._buffer = limit, bytearray()
+        self.limit, self._buffer = limit, bytearray()
 
     def feed(self, chunk: bytes) -> list[tuple[int, bytes]]:
         """Return the frames completed by these bytes.
@@ -98,7 +98,7 @@ class FrameReader:
         frames, at = [], 0
         while len(buffer) - at >= LENGTH_BYTES:
             size = int.from_bytes(buffer[at : at + LENGTH_BYTES], "big")
-            if not 1 <= size <= self._limit + 1:
+            if not 1 <= size <= self.limit + 1:
                 raise ValueError(f"a frame of {size} bytes")
             if len(buffer) - at < LENGTH_BYTES + size:
                 break
@@ -250,6 +250,7 @@ async def serve_link(stream: INetStream, gate: Gate, take: Callable[[bytes, byte
         chunk = await stream.read(READ_BYTES)
         if not chunk:
             return
+        reader.limit = gate.frame_limit(peer)
         try:
             frames = reader.feed(chunk)
         except ValueError as error:

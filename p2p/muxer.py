@@ -38,8 +38,9 @@ HEADER = struct.Struct(">BBHII")
 WINDOW_BYTES = 256 * 1024
 """The window the specification fixes for a fresh stream; we never grow it."""
 FRAME_BYTES = 64 * 1024
-STREAMS_INBOUND = 32
-"""Streams a peer may have open to us: a few long ones and four requests at a time."""
+STREAMS_INBOUND = 24
+"""Streams a peer may have open to us: a few long ones and four requests at a time. Each may hold a
+window, and its reader a frame: half a MiB."""
 STREAMS_PER_S, STREAMS_BURST = 20.0, 64.0
 """Streams a peer may open: negotiating one costs milliseconds, a request takes one."""
 FRAMES_PER_S, FRAMES_BURST = 2_000.0, 5_000.0
@@ -198,8 +199,8 @@ class Stream(IMuxedStream):
 class Muxer(IMuxedConn):
     """One connection's streams.
 
-    Invariants: at most `STREAMS_INBOUND` streams the peer opened; nothing is written after
-    `event_closed`.
+    Invariants: at most `STREAMS_INBOUND` over `cost` streams the peer opened; nothing is written
+    after `event_closed`.
     """
 
     def __init__(
@@ -207,8 +208,18 @@ class Muxer(IMuxedConn):
         conn: ISecureConn,
         peer_id: ID,
         fault: Callable[[bytes, Reason], None] = lambda _peer, _reason: None,
+        cost: Callable[[], float] = lambda: 1.0,
     ) -> None:
-        """Take over a secured connection; `fault(peer, reason)` is told of broken rules."""
+        """Take over a secured connection.
+
+        Args:
+            conn: the connection, handshake done.
+            peer_id: who is at the other end.
+            fault: told of the peer and the rule it broke.
+            cost: tokens that a frame or a stream of this peer takes now; it has so many fewer
+                streams.
+        """
+        self._cost = cost
         self.secured_conn, self.peer_id, self._fault = conn, peer_id, fault
         self.on_close: Callable[[], Awaitable[Any]] | None = None
         self._next = 1 if conn.is_initiator else 2
@@ -378,7 +389,7 @@ class Muxer(IMuxedConn):
         for count in itertools.count(1):
             version, kind, flags, number, length = HEADER.unpack(await self._exactly(HEADER.size))
             self._heard = trio.current_time()
-            if not self._frames.take(self._heard):
+            if not self._frames.take(self._heard, self._cost()):
                 raise Misbehaviour(Reason.RATE_LIMITED, "too many frames")
             if count % FRAMES_IN_A_ROW == 0:
                 await trio.lowlevel.checkpoint()
@@ -422,9 +433,9 @@ class Muxer(IMuxedConn):
             self.forget_closed(stream)
 
     async def _opened(self, number: int) -> Stream | None:
-        if not self._opens.take(trio.current_time()):
+        if not self._opens.take(trio.current_time(), self._cost()):
             raise Misbehaviour(Reason.RATE_LIMITED, "too many streams")
-        if self._inbound >= STREAMS_INBOUND:
+        if self._inbound >= int(STREAMS_INBOUND / self._cost()):
             await self.write_frame(WINDOW, RST, number, 0)
             return None
         stream = self._streams[number] = Stream(number, self)

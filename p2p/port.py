@@ -55,6 +55,9 @@ class Limits:
     A frame on the consensus road is at most 256 KiB (the largest proposal at n = 31 is 90 KiB); a
     gossip message 64 KiB. A peer may send 500 frames/s (a keeper at n = 31 sends under 100) after
     a burst of 1,000, and 8 MiB/s. Queues are in frames for one peer; the newest win.
+
+    A follower gets a quarter of every rate: it says little but what it wants to hear, anybody may
+    be one, and `followers` of them together must leave a node time for its committee.
     """
 
     frame_bytes: int = 256 * 1024
@@ -74,8 +77,10 @@ class Limits:
     inbox_frames: int = 1024
     inbox_bytes: int = 4 * 1024 * 1024
     followers: int = 32
+    follower_share: float = 0.25
+    follower_requests_at_once: int = 16
     connections: int = 128
-    streams_per_peer: int = 32
+    connections_per_peer: int = 3
     publish_gap_s: float = 0.005
     publish_queue: int = 256
     keep_alive_s: float = 0.5

@@ -19,7 +19,7 @@ from keeper.reasons import Reason
 from p2p.gate import Gate
 from p2p.guards import NETWORK_FAULTS
 from p2p.identity import peer_id_text
-from p2p.port import Handler, Road
+from p2p.port import Handler, Road, Role
 
 ANSWER, REFUSAL = b"\x00", b"\x01"
 
@@ -78,7 +78,8 @@ async def ask(stream: INetStream, peer: bytes, frame: bytes, limit: int) -> byte
 class Answerer:
     """The serving side of every request road.
 
-    Invariants: at most `requests_at_once` handlers run for one peer.
+    Invariants: at most `requests_at_once` handlers run for one peer, and at most
+    `follower_requests_at_once` for all followers: an answer may be 1 MiB that nobody reads.
     """
 
     def __init__(self, gate: Gate) -> None:
@@ -99,7 +100,7 @@ class Answerer:
         peer = stream.muxed_conn.peer_id.to_bytes()
         limits = self._gate.limits
         handler = self._handlers.get(road)
-        if handler is None or self._running[peer] >= limits.requests_at_once:
+        if handler is None or self._is_busy(peer):
             await self._reply(stream, REFUSAL, b"busy")
             return
         if not self._gate.may_ask(peer):
@@ -119,6 +120,19 @@ class Answerer:
             self._running[peer] -= 1
             if not self._running[peer]:
                 del self._running[peer]
+
+    def _is_busy(self, peer: bytes) -> bool:
+        """Return whether a peer, or all followers together, have their share of handlers."""
+        if self._running[peer] >= self._gate.limits.requests_at_once:
+            return True
+        if self._gate.role(peer) is not Role.FOLLOWER:
+            return False
+        strangers = (
+            count
+            for other, count in self._running.items()
+            if self._gate.role(other) is Role.FOLLOWER
+        )
+        return sum(strangers) >= self._gate.limits.follower_requests_at_once
 
     async def _reply(self, stream: INetStream, status: bytes, body: bytes) -> None:
         with trio.fail_after(self._gate.limits.request_read_s):

@@ -131,6 +131,8 @@ class Agreement:
         self._propose_at: float | None = None
         self._heartbeat_at: float | None = None
         self._sync_at = 0.0
+        self._asked_at: dict[int, float] = {}
+        """When each member was last asked for history: one that lies must leave turns to others."""
         self._needs_sent = 0
         self._now = 0.0
         self._moved = False
@@ -299,6 +301,7 @@ class Agreement:
         self._propose_at = nearer(self._propose_at)
         self._heartbeat_at = nearer(self._heartbeat_at)
         self._sync_at -= back
+        self._asked_at = {member: at - back for member, at in self._asked_at.items()}
 
     # R1, R7: views
 
@@ -705,6 +708,8 @@ class Agreement:
             if first.parent_view > far or first.parent == self.committee.config:
                 self._skip_to(history)
             self._take_history(history, now)
+            if len(history.blocks) > 1:  # one at a time would keep us behind for ever
+                self._asked_at.pop(sender, None)
 
     def _skip_to(self, history: History) -> None:
         """Take the parent of a certified tail for final: what is before it, nobody told."""
@@ -731,9 +736,17 @@ class Agreement:
             self._doppelganger.claim(sender, beat.view)
             self._settle(now)
         lag = beat.final_view - self.chain.final.view
-        if (lag > SYNC_LAG or (lag > 0 and self._failures)) and now >= self._sync_at:
+        is_behind = lag > SYNC_LAG or (lag > 0 and self._failures > 0)
+        if is_behind and now >= self._sync_at and self._has_turn(sender, now):
             self._sync_at = now + RESEND_BOUNDS * self.timing.bound_s
+            self._asked_at[sender] = now
             self._out.append(Send(sender, Sync(self.committee.epoch, self.chain.final.view)))
+
+    def _has_turn(self, member: int, now: float) -> bool:
+        """Return whether a member may be asked for history: f liars leave two of f + 2 turns."""
+        turn = RESEND_BOUNDS * self.timing.bound_s
+        asked = self._asked_at.get(member)
+        return asked is None or now - asked >= (self.committee.faults + 2) * turn
 
     def _on_observation(self, sender: int, observation: SignedObservation, now: float) -> None:
         current = self.timing.tick_at(now)

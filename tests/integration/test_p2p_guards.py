@@ -7,7 +7,7 @@ import gc
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from keeper.reasons import Reason
 from p2p.control import ENTRIES_MAX, TOPICS
 from p2p.gossip import DEGREE, IDONTWANT_BYTES, GuardedPubsub, LeanGossipSub
 from p2p.guards import HANDSHAKES_AT_ONCE, NETWORK_FAULTS, HalfOpen, NoDialler, Watch
-from p2p.host import Libp2pNetwork
+from p2p.host import Libp2pNetwork, _close
 from p2p.identity import peer_id_text
 from p2p.muxer import STREAMS_INBOUND, Muxer
 from p2p.port import Limits, Road, Topic
@@ -294,6 +294,28 @@ async def test_5_streams_are_bounded() -> None:
         assert muxer._inbound <= STREAMS_INBOUND
 
 
+async def test_5_connections_of_a_peer_are_bounded() -> None:
+    async with ours() as (network, attacker):
+        async with trio.open_nursery() as nursery:
+            for _ in range(8):  # all admitted before the first is there
+                nursery.start_soon(attacker.connect)
+        limit = network.limits.connections_per_peer
+        await eventually(lambda: len(network._connections(attacker.me)) <= limit)
+        await eventually(lambda: len(attacker.connections()) == limit)
+
+
+async def test_5_who_was_cut_off_meanwhile_does_not_get_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with ours() as (network, attacker):
+        monkeypatch.setattr(network.gate, "may_connect", lambda _peer: None)  # an earlier answer
+        network.allow(ids(VICTIM), frozenset())
+        monkeypatch.setattr(network.gate, "limits", Limits(followers=0))
+        with suppress(*NETWORK_FAULTS):
+            await attacker.connect()
+        await eventually(lambda: not network.is_connected(attacker.me))
+        assert not network.gate.traffic(attacker.me).connected
+        assert await attacker.cut_off()
+
+
 async def test_5_half_open_places_are_bounded_and_fair() -> None:
     half_open = HalfOpen(lambda: 0.0)
     honest = half_open.enter("honest")
@@ -302,6 +324,15 @@ async def test_5_half_open_places_are_bounded_and_fair() -> None:
     assert not honest.cancel_called
     assert [scope.cancel_called for scope in scopes] == [True] * 11 + [False] * (len(scopes) - 11)
     assert scopes[-1].deadline < trio.current_time() + 10
+
+
+async def test_5_strangers_give_way_before_keepers() -> None:
+    half_open = HalfOpen(lambda: 0.0, lambda source: source == "keeper")
+    keepers = [half_open.enter("keeper") for _ in range(3)]
+    for number in range(10 * HANDSHAKES_AT_ONCE):
+        half_open.enter(f"stranger {number}")
+    assert len(half_open) == HANDSHAKES_AT_ONCE
+    assert not any(scope.cancel_called for scope in keepers)
 
 
 async def test_5_a_port_is_taken_once() -> None:
@@ -507,7 +538,8 @@ async def test_12_who_comes_back_while_we_hang_up_is_not_forgotten() -> None:
     async with ours() as (network, attacker):
         assert network._host is not None
         swarm = network._host.get_network()
-        known = await comes_back_while_closed(swarm, attacker, lambda: network._close_peer(peer))
+        held = network._connections
+        known = await comes_back_while_closed(swarm, attacker, lambda: _close(held(peer)))
         assert known == 1
         assert network.is_connected(peer)
         network._hang_up(peer)

@@ -199,7 +199,7 @@ def test_a_keeper_later_than_anybody_remembers_jumps_by_itself() -> None:
     for other in cluster.keepers:
         if other is not late:
             final = other.core.final.view
-            other.log._prune(1, final - 10)
+            other.log._prune(final - 10)
     late.application.states.update(
         digest for other in cluster.keepers for digest in other.application.states
     )  # what a driver fetches from a peer

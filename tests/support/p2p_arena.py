@@ -150,7 +150,7 @@ class Arena:
             attack: what the peer does, again and again.
             role: what it is to the victim.
             seconds: how long, while honest traffic is measured.
-            until: it goes on, if need be, until it is named for this; a crowded machine is slow.
+            until: it goes on, if need be, until this cuts it off; a crowded machine is slow.
         """
         outcome = self._attack(attack, bytes([0xA0, next(_fresh)]) * 16, role, seconds, until)
         for _ in range(ATTEMPTS - 1):
@@ -169,10 +169,9 @@ class Arena:
                 outcome = self._attack(attack, again, Role.COMMITTEE, ATTACK_S, until)
         return outcome
 
-    def _is_named(self, peer: bytes, reason: Reason) -> bool:
+    def _is_cut_off(self, peer: bytes, reason: Reason) -> bool:
         row = self.victim.ask(stats=True)["peers"].get(peer.hex(), {"drops": {}})
-        cut = row.get("standing") == "refused" or reason is Reason.RATE_LIMITED
-        return cut and bool(row["drops"].get(reason.value))
+        return row.get("standing") == "refused" and bool(row["drops"].get(reason.value))
 
     def _attack(
         self, attack: Attack, seed: bytes, role: Role, seconds: float, until: Reason | None
@@ -197,7 +196,7 @@ class Arena:
                 await trio.sleep(seconds)
                 with trio.move_on_after(PATIENCE_S):
                     while until and not await trio.to_thread.run_sync(  # noqa: ASYNC110
-                        self._is_named, attacker.me, until
+                        self._is_cut_off, attacker.me, until
                     ):
                         await trio.sleep(0.1)
                 nursery.cancel_scope.cancel()

@@ -421,6 +421,28 @@ def test_a_member_that_asks_too_much_is_not_answered(bench: Bench) -> None:
     assert refusals(bench.hear(asker, Sync(1, 0), 1.4)) == [], "it is answered again after a while"
 
 
+def test_a_member_that_only_claims_to_be_ahead_leaves_turns_to_others(bench: Bench) -> None:
+    liar, honest = bench.others[:2]
+    asked: list[int] = []
+    for step in range(300):
+        now = 2.0 + step * 0.01
+        for member in (liar, liar, honest):  # the liar is always quicker
+            beat = Heartbeat(1, COMMITTEE.config, 90, 90, D, (), 1, 0)
+            effects = bench.hear(member, beat, now)
+            asked += [e.member for e in effects if isinstance(e, Send)]
+    assert asked.count(honest) >= 4
+    assert 4 <= asked.count(liar) <= asked.count(honest) + 1
+    alone = [
+        e
+        for step in range(300)
+        for e in bench.hear(
+            bench.others[2], Heartbeat(1, COMMITTEE.config, 90, 90, D, (), 1, 0), 9.0 + step * 0.01
+        )
+        if isinstance(e, Send)
+    ]
+    assert len(alone) >= 4, "who alone is ahead is asked again and again"
+
+
 def test_a_clock_set_back_moves_what_is_due_with_it(bench: Bench) -> None:
     asker = bench.others[0]
     bench.hear(bench.leader, block(bench), 5000.0)

@@ -4,10 +4,11 @@ import msgpack
 import pytest
 
 from p2p.addresses import AddressBook, AddressRecord, make_record, pack_records, unpack_records
+from p2p.host import Libp2pNetwork
 from p2p.identity import peer_id_of
 
 SEED = bytes([1]) * 32
-PEER = peer_id_of(SEED)
+PEER, OTHER = peer_id_of(SEED), peer_id_of(bytes([2]) * 32)
 HOME = ("/ip4/10.0.0.1/tcp/4001",)
 
 
@@ -18,6 +19,14 @@ def test_newest_record_wins_before_what_the_operator_wrote() -> None:
     assert not book.learn(make_record(SEED, PEER, 4, ("/ip4/10.0.0.2/tcp/1",)))
     assert book.addresses(PEER) == (*HOME, "/ip4/10.0.0.9/tcp/1")
     assert book.bootstrap() == (PEER,)
+
+
+def test_a_host_is_known_by_who_lives_there() -> None:
+    book = AddressBook([(OTHER, "/ip4/10.0.0.9/tcp/1")])
+    assert book.learn(make_record(SEED, PEER, 5, (*HOME, "junk")))
+    assert [book.lives(host) for host in ("10.0.0.9", "10.0.0.1", "10.0.0.2", "")] == [
+        True, True, False, False,
+    ]  # fmt: skip
 
 
 def test_a_record_travels() -> None:
@@ -67,3 +76,15 @@ def test_junk_is_refused(frame: bytes) -> None:
 
 def test_fields_of_a_record_are_exact() -> None:
     assert unpack_records(row()) == (AddressRecord(PEER, 1, ("/a",), bytes(64)),)
+
+
+def test_our_own_word_outdoes_that_of_an_earlier_life() -> None:
+    now, before = ("/ip4/127.0.0.1/tcp/1",), ("/ip4/127.0.0.1/tcp/2",)
+    network = Libp2pNetwork(SEED, now[0])
+    network.addresses = now
+    network._learn_own()
+    network._learn(OTHER, pack_records([make_record(SEED, PEER, 1 << 63, before)]))
+    (held,) = network.book.records()
+    assert (held.addresses, held.counter) == (now, (1 << 63) + 1)
+    network._learn(OTHER, pack_records([make_record(SEED, PEER, 1, before)]))
+    assert network.book.records() == (held,)

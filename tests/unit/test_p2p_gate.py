@@ -6,7 +6,7 @@ from keeper.metrics import Metrics
 from keeper.reasons import Reason
 from keeper.store import Store
 from keeper.units import Instant
-from p2p.gate import Gate, ScoreBook
+from p2p.gate import FOLLOWER_FRAME_BYTES, Gate, ScoreBook
 from p2p.identity import peer_id_of, peer_id_text
 from p2p.port import Limits, Role
 from p2p.scorebook import StoredScores
@@ -63,6 +63,7 @@ def test_oversize_is_rejected_and_rate_is_limited() -> None:
 def test_bytes_are_limited_beside_frames() -> None:
     limits = Limits(bytes_per_s=100, bytes_burst=150)
     gate = Gate(ME, limits, Metrics(), lambda: 0.0, lambda _p, _r: None)
+    gate.allow(frozenset({MEMBER}), frozenset())
     assert gate.may_speak(MEMBER, 100, 1000)
     assert not gate.may_speak(MEMBER, 100, 1000)
 
@@ -71,6 +72,16 @@ def test_requests_have_their_own_rate() -> None:
     bench = Bench()
     asked = sum(bench.gate.may_ask(MEMBER) for _ in range(1000))
     assert asked == LIMITS.requests_burst
+
+
+def test_a_follower_gets_a_share_of_every_rate() -> None:
+    bench = Bench()
+    spoken = sum(bench.gate.may_speak(STRANGER, 1, 10) for _ in range(2000))
+    assert spoken == int(LIMITS.frames_burst * LIMITS.follower_share)
+    other = peer_id_of(bytes([77]) * 32)
+    asked = sum(bench.gate.may_ask(other) for _ in range(1000))
+    assert asked == LIMITS.requests_burst * LIMITS.follower_share
+    assert sum(bench.gate.may_speak(BONDED, 1, 10) for _ in range(2000)) == LIMITS.frames_burst
 
 
 def test_an_offender_is_cut_once_named_and_silenced() -> None:
@@ -86,6 +97,16 @@ def test_an_offender_is_cut_once_named_and_silenced() -> None:
     assert bench.gate.admits(MEMBER) is None
     text = bench.metrics.exposition().decode()
     assert 'keeper_p2p_cut_total{reason="bad_signature"} 1.0' in text
+
+
+def test_long_frames_are_for_keepers_and_who_was_one() -> None:
+    bench = Bench()
+    long = LIMITS.frame_bytes
+    assert [bench.gate.frame_limit(peer) for peer in (MEMBER, BONDED)] == [long, long]
+    assert bench.gate.frame_limit(STRANGER) == FOLLOWER_FRAME_BYTES
+    bench.gate.allow(frozenset({STRANGER}), frozenset())
+    assert bench.gate.frame_limit(MEMBER) == long, "it may not have heard"
+    assert bench.gate.frame_limit(STRANGER) == long
 
 
 def test_revocation_names_who_lost_a_place() -> None:

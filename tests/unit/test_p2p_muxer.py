@@ -69,12 +69,13 @@ class Wire:
 class End:
     """A running muxer and what it told."""
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    def __init__(self, nursery: trio.Nursery, cost: float = 1.0) -> None:
         self.wire, self.faults = Wire(), list[Reason]()
         self.muxer = Muxer(
             self.wire,  # type: ignore[arg-type]  # as much of a connection as it uses
             ID(PEER),
             lambda _peer, reason: self.faults.append(reason),
+            lambda: cost,
         )
         nursery.start_soon(self.muxer.start)
 
@@ -153,6 +154,18 @@ async def test_streams_are_bounded_at_once_and_in_rate(end: End, autojump_clock:
     end.wire.send(WINDOW, SYN, 999, 0)
     await end.ended()
     assert end.faults == [Reason.RATE_LIMITED]
+
+
+async def test_a_follower_opens_fewer_streams(autojump_clock: MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        end = End(nursery, cost=4.0)
+        for number in range(1, int(STREAMS_BURST) // 2, 2):
+            end.wire.send(WINDOW, SYN, number, 0)
+        await settled()
+        assert not end.muxer.is_closed
+        end.wire.send(WINDOW, SYN, 999, 0)
+        await end.ended()
+        assert end.faults == [Reason.RATE_LIMITED]
 
 
 async def test_a_stream_that_ended_gives_its_place_back(
@@ -235,3 +248,34 @@ async def test_half_a_question_holds_its_place_for_a_while_only(autojump_clock: 
     assert question.was_reset
     assert faults == [], "a slow network is nobody's fault"
     assert not answerer._running
+
+
+async def test_followers_together_hold_few_handlers(autojump_clock: MockClock) -> None:
+    limits = Limits()
+    gate = Gate(id_of(0), limits, Metrics(), lambda: 0.0, lambda _p, _r: None)
+    gate.allow(frozenset({id_of(1)}), frozenset())
+    answerer = Answerer(gate)
+    answers: list[int] = []
+
+    async def never(_peer: bytes, _frame: bytes) -> bytes:
+        answers.append(len(answers))
+        await trio.sleep_forever()
+        raise AssertionError
+
+    answerer.serve(Road.SYNC, never)
+
+    async def ask(peer: bytes) -> None:
+        question = Question()
+        question.said, question.peer_id = [b"\0\0\0\x01?"], ID(peer)
+        await answerer.handle(Road.SYNC, question)  # type: ignore[arg-type]
+
+    async with trio.open_nursery() as nursery:
+        for stranger in range(10, 42):
+            for _ in range(limits.requests_at_once):
+                nursery.start_soon(ask, id_of(stranger))
+        await settled()
+        assert len(answers) == limits.follower_requests_at_once
+        nursery.start_soon(ask, id_of(1))
+        await settled()
+        assert len(answers) == limits.follower_requests_at_once + 1, "a keeper is answered"
+        nursery.cancel_scope.cancel()
