@@ -90,7 +90,7 @@ def explain(
 ) -> None:
     """Draw the plan, what was left out and why, and check its bound as a peer would."""
     read, found = _ask(graph, origin, target, amount, deadline, limit)
-    fault = check_quote(read, found, 10**9)
+    fault = check_quote(read, found.request, found, 10**9)
     if as_json:
         print_json({**_plain(found), "check": fault or "ok"})
         return

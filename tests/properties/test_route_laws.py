@@ -63,7 +63,7 @@ def test_a_quote_keeps_caps_limits_and_deadline(
     assert found.sent <= AMOUNT
     if deadline:
         assert found.latency_ms <= deadline
-    assert check_quote(Graph((), offered), found, 10**9) is None
+    assert check_quote(Graph((), offered), request, found, 10**9) is None
     assert found.delivered <= found.certificate.bound
 
 
@@ -93,7 +93,7 @@ def test_a_tampered_quote_is_refused() -> None:
     graph = small_graph()
     request = Request(START, END._replace(asset=small_graph().swaps[0].assets[1]), 3 * 10**11)
     found = quote(graph, request)
-    assert check_quote(graph, found, 10_000) is None
+    assert check_quote(graph, request, found, 10_000) is None
     assert found.certificate.gap_ppb <= 10_000
     hop = found.hops[0]
     dearer = replace(graph, lanes=tuple(replace(one, fee_ppm=9000) for one in graph.lanes))
@@ -108,10 +108,14 @@ def test_a_tampered_quote_is_refused() -> None:
             certificate=replace(found.certificate, bound=found.certificate.value * 999 // 1000),
         ),
         replace(found, hops=(hop, hop, *found.hops[1:])),
+        replace(found, hops=(replace(hop, least_out=-1), *found.hops[1:])),
+        replace(found, sent=found.sent - 1),
+        replace(found, request=replace(request, deadline_ms=1)),
+        replace(found, request=replace(request, exclude=frozenset({b"\x09" * 20}))),
     ]
     for one in forged:
-        assert check_quote(graph, one, 10**9) is not None
-    assert check_quote(dearer, found, 10**9) is not None
+        assert check_quote(graph, request, one, 10**9) is not None
+    assert check_quote(dearer, request, found, 10**9) is not None
 
 
 @settings(max_examples=30, deadline=None)
