@@ -3,12 +3,13 @@
 import json
 from pathlib import Path
 
+from msgspec import structs
 from typer.testing import CliRunner
 
 from keeper.cli.route import app
 from keeper.units import symbol
-from policies.api import Act, BridgeQuote, Holding, MarketView, Skip, Wide
-from policies.routing import Routing, RoutingConfig
+from policies.api import Act, BridgeQuote, Holding, MarketView, Skip, Wide, decoder, encoder
+from policies.routing import Memory, Routing, RoutingConfig
 
 USDC = symbol("USDC")
 LANE = {
@@ -70,3 +71,41 @@ def test_the_routing_policy_orders_once_and_not_at_any_price() -> None:
     assert again == []
     (skip,), _ = policy.decide(view(0, fee=9_000), b"")
     assert isinstance(skip, Skip)
+
+
+def holdings(now: int, home: int, away: int, coming: int = 0) -> MarketView:
+    inventory = (Holding(1, USDC, Wide(home)), Holding(10, USDC, Wide(away), Wide(coming)))
+    return structs.replace(view(0, now=now), inventory=inventory)
+
+
+def means(state: bytes) -> dict[int, int]:
+    return {row.chain: int(row.mean) for row in decoder(Memory)(state).seen}
+
+
+def test_its_own_moves_are_no_demand() -> None:
+    policy = Routing(RoutingConfig(floor=10**8, weight_ppm=1_000_000))
+    (act,), state = policy.decide(holdings(0, 10**10, 10**6), b"")
+    assert isinstance(act, Act)
+    amount = int(dict(act.steps[0].numbers)["amount"])
+    _, sent = policy.decide(holdings(60_000, 10**10 - amount, 10**6, amount), state)
+    assert means(sent) == {1: 0, 10: 0}
+    _, came = policy.decide(holdings(120_000, 10**10 - amount, 10**6 + amount), sent)
+    assert means(came) == {1: 0, 10: 0}
+    # not carried out: then what left was somebody else's doing
+    _, other = policy.decide(holdings(60_000, 10**10 - amount, 10**6), state)
+    assert means(other)[1] == amount * 10**6 // 60_000
+    _, spent = policy.decide(holdings(180_000, 10**10 - amount, amount), came)
+    assert means(spent)[10] == 10**6 * 10**6 // 60_000
+
+
+def test_a_memory_that_cannot_be_read_is_none() -> None:
+    policy = Routing(RoutingConfig(floor=10**8))
+    fresh = policy.decide(view(0), b"")
+    for odd in (b"\x00", b"garbage", encoder().encode([(1, 2, b"x", "3", "4", "5")])):
+        assert policy.decide(view(0), odd) == fresh
+    huge = structs.replace(view(0), inventory=(Holding(1, USDC, Wide((1 << 127) - 1)),))
+    _, state = policy.decide(huge, b"")
+    _, state = policy.decide(
+        structs.replace(huge, now_ms=1_001, inventory=(Holding(1, USDC, Wide(0)),)), state
+    )
+    assert means(state)[1] == (1 << 126) - 1
