@@ -281,7 +281,8 @@ async def test_nothing_is_said_on_leaves_that_do_not_give_the_hooks_root() -> No
     assert [frame[8:40] for frame in said] == [message(nonce).id for nonce in range(3)]
     await courier._follow(origin)
     assert liar.reads == 5, "what was read is not read again"
-    assert courier.take(b"") is Reason.WRONG_CONFIG
+    assert courier.take(b"") is Reason.MALFORMED
+    assert courier.take(b"\0\0\0\x09" + said[0][4:]) is None
     assert courier.take(said[0]) is Reason.DUPLICATE
     await trio.lowlevel.checkpoint()
 

@@ -81,6 +81,11 @@ class Hyperlane:
         self.verifier, self.timing, self.security = verifier, timing, security
         self._ends = {end.chain: end for end in ends}
 
+    @property
+    def ends(self) -> tuple[End, ...]:
+        """Return every end, by chain."""
+        return tuple(self._ends[chain] for chain in sorted(self._ends))
+
     def end(self, chain: ChainId) -> End:
         """Return the end on a chain.
 

@@ -20,13 +20,15 @@ from keeper.errors import RemoteFault
 from keeper.reasons import Reason
 from keeper.route.bridges.hyperlane import DISPATCH, INSERTED, End, Hyperlane, process
 from keeper.route.bridges.message import HyperlaneMessage, decode_hyperlane
-from keeper.route.bridges.multisig import Bring, Validator
+from keeper.route.bridges.multisig import FRAME, Bring, Validator
 from keeper.route.bridges.port import Send, Stage, Transfer
 from keeper.units import BlockNumber, ChainId
 from keeper.venue.abi import answers, calldata
 
 log = structlog.get_logger(__name__)
 
+MAX_DOUBLINGS = 8
+"""With four keepers five seconds apart, a message that nobody can deliver is tried every 85 min."""
 SAY_AGAIN_S = 10.0
 """What has not arrived is said again: a peer may have missed it, or come later."""
 
@@ -38,6 +40,7 @@ class _Origin:
     validator: Validator
     next: int
     ready_at: dict[bytes, float] = field(default_factory=dict)
+    tries: dict[bytes, int] = field(default_factory=dict)
     said_at: float = 0.0
 
 
@@ -83,9 +86,14 @@ class Courier:
         return any(route.wants(message) for route in self._routes)
 
     def take(self, frame: bytes) -> Reason | None:
-        """Take a peer's frame; return why it is not accepted, if it is not."""
+        """Take a peer's frame; return why it is not accepted, if it is not.
+
+        What is about an origin that is not served here is another operator's business.
+        """
+        if len(frame) != FRAME:
+            return Reason.MALFORMED
         origin = self._origins.get(int.from_bytes(frame[:4], "big"))
-        return Reason.WRONG_CONFIG if origin is None else origin.validator.receive(frame)
+        return None if origin is None else origin.validator.receive(frame)
 
     async def run(self) -> None:
         """Serve every origin until cancelled."""
@@ -133,6 +141,7 @@ class Courier:
         now = trio.current_time()
         waiting = origin.validator.ready()
         origin.ready_at = {one.id: origin.ready_at.get(one.id, now) for one in waiting}
+        origin.tries = {one.id: origin.tries.get(one.id, 0) for one in waiting}
         late = [one for one in waiting if now >= self._due(origin, one)]
         if late:
             await self._forget(origin)
@@ -152,8 +161,11 @@ class Courier:
         domain = decode_hyperlane(one.message).destination
         done = await self._bring(process(self._origins[domain].end, one.metadata, one.message))
         log.info("bridge", message=one.id.hex(), destination=domain, delivered=done)
-        # whether done or not, the others have their turns before this keeper tries again
-        origin.ready_at[one.id] = trio.current_time() + self._patience_s
+        # the others have their turns before this keeper tries again, and later every time: some
+        # messages cannot be delivered at all
+        tries = origin.tries[one.id] = origin.tries.get(one.id, 0) + 1
+        round_s = self._patience_s * len(self._routes[0].validators)
+        origin.ready_at[one.id] = trio.current_time() + round_s * 2 ** min(tries - 1, MAX_DOUBLINGS)
 
     async def _forget(self, origin: _Origin) -> None:
         """Drop messages that have arrived, by the destination's own word at its newest block."""
