@@ -1,22 +1,29 @@
 """Four keepers as nodes compose them: real libp2p, real executors, Hyperlane's real contracts."""
 
+import json
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import trio
+from typer.testing import CliRunner
 
+from keeper import config
+from keeper.cli.main import app
 from keeper.execute.intent import Lane, Mode
 from keeper.execute.lane_keys import lane_address, lane_key
 from keeper.execute.ledger import Ledger
 from keeper.execute.service import Executor
 from keeper.keys import Keys
+from keeper.network import ChainSpec, NetworkSpec
 from keeper.node.courier import Couriers
 from keeper.reasons import Reason
 from keeper.route.bridges.multisig import FRAME, address_of
 from keeper.route.bridges.port import Stage, Terms
+from keeper.route.files import graph_of
 from keeper.store import Store
 from p2p.host import Libp2pNetwork
 from p2p.identity import peer_id_text
@@ -59,6 +66,52 @@ def couriers_of(world: Bridged, executor: object, network: object, key: bytes) -
     )  # fmt: skip
     config = SimpleNamespace(home=Path("home"), bridges={"usdc": section(world)})
     return Couriers(cast(Any, parts), cast(Any, config))
+
+
+def home_of(world: Bridged, home: Path) -> None:
+    """Write what `keeper init` writes, and the route's section."""
+    text = config.render(
+        mode="off", password_file="", p2p_port=0, bootstrap=(), http_port=1,
+        endpoints={chain: (site.shop.anvil.url,) for chain, site in world.sites.items()},
+    )  # fmt: skip
+    row = section(world)
+    chains = row.pop("chains")
+    text += "[bridges.usdc]\n" + "".join(f"{name} = {json.dumps(row[name])}\n" for name in row)
+    for chain, body in chains.items():
+        text += f"[bridges.usdc.chains.{chain}]\n"
+        text += "".join(f"{name} = {json.dumps(body[name])}\n" for name in body)
+    (home / "keeper.toml").write_text(text)
+    specs = tuple(ChainSpec(chain, (), ()) for chain in sorted(world.sites))
+    spec = NetworkSpec(VERIFIER, 1_700_000_000_000, 500, specs[0].id, specs)
+    (home / "network.json").write_text(json.dumps(spec.to_json()))
+
+
+async def test_lanes_are_shown_as_the_contracts_have_them(
+    anvil_binary: Path, tmp_path: Path
+) -> None:
+    async with bridged(anvil_binary) as world:
+        home_of(world, tmp_path)
+        for site in world.sites.values():
+            await site.shop.anvil.mine(3)
+
+        async def shown(*options: str) -> str:
+            words = ["route", "lanes", "--home", str(tmp_path), *options]
+            run = partial(CliRunner().invoke, app, words)
+            done = await trio.to_thread.run_sync(run)
+            assert done.exit_code == 0, done.output
+            return done.output
+
+        first, second = json.loads(await shown("--json"))["lanes"]
+        assert (first["cursed"], second["cursed"]) == (False, False)
+        assert (first["origin"], first["verifier"]) == (CHAINS[0], "0x" + VERIFIER.hex())
+        assert second["capacity"] == "0", "nothing is locked there yet"
+        assert "sound" in await shown()
+        graph = tmp_path / "graph.json"
+        graph.write_text(await shown("--json"))
+        assert graph_of(graph.read_text(), "graph").lanes[0].bridge == world.route.ends[0].router
+        await world.synthetic.tx("enrollRemoteRouter", CHAINS[0], b"\x66" * 32)
+        await world.sites[CHAINS[1]].shop.anvil.mine(3)
+        assert [row["cursed"] for row in json.loads(await shown("--json"))["lanes"]] == [True, True]
 
 
 async def serve(network: Libp2pNetwork, couriers: Couriers) -> None:
