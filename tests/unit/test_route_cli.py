@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+from click.testing import Result
 from msgspec import structs
 from typer.testing import CliRunner
 
 from keeper.cli.route import app
+from keeper.errors import ConfigError
 from keeper.units import symbol
 from policies.api import Act, BridgeQuote, Holding, MarketView, Skip, Wide, decoder, encoder
 from policies.routing import Memory, Routing, RoutingConfig
@@ -47,6 +49,47 @@ def test_quote_and_explain(tmp_path: Path) -> None:
     assert "└─ 1000000000 ─▶" in drawn
     assert "peer's check: ok" in drawn
     assert json.loads(run(tmp_path, "quote", "--deadline", "59", "--json"))["delivered"] == 0
+
+
+def balance(tmp_path: Path, *options: str) -> Result:
+    lanes = [
+        LANE,
+        {**LANE, "bridge": "0x" + "02" * 20, "verifier": "0x" + "02" * 32, "fee_ppm": 900},
+        {**LANE, "bridge": "0x" + "03" * 20, "asset": "WETH", "fee_ppm": 0},
+    ]
+    path = tmp_path / "lanes.json"
+    path.write_text(json.dumps({"lanes": lanes}))
+    words = ["rebalance", "--graph", str(path), "--asset", "USDC", "--gas", "1=1000"]
+    return CliRunner().invoke(app, [*words, "--surplus", "1=3000000", *options])
+
+
+def test_rebalance_shows_moves_cost_and_bound(tmp_path: Path) -> None:
+    need = ("--need", "10=1000000")
+    found = json.loads(balance(tmp_path, *need, "--json").output)
+    (move,) = found["moves"]
+    assert (found["status"], move["bridges"]) == ("optimal", ["0x" + "01" * 20])
+    assert move["arrives"] >= 1_000_000
+    assert found["bound"] <= found["cost"]
+    loss = 2  # a millionth of the amount, rounded up
+    assert found["cost"] == move["amount"] - move["arrives"] + 1000 + loss
+    limited = (*need, "--limit", "0x" + "01" * 32 + "=400000", "--json")
+    other = json.loads(balance(tmp_path, *limited).output)
+    # a second send costs more gas than the cheaper lane saves on what its limit leaves
+    assert [move["bridges"] for move in other["moves"]] == [["0x" + "02" * 20]]
+    assert other["cost"] > found["cost"]
+    free = json.loads(balance(tmp_path, *limited, "--gas", "10=1").output)
+    assert free == other, "gas is paid where a send starts"
+    assert "no plan costs less than" in balance(tmp_path, *need).output
+    late = balance(tmp_path, *need, "--deadline", "59")
+    assert (late.exit_code, "infeasible" in late.output) == (0, True)
+
+
+def test_rebalance_says_what_is_wrong_with_an_amount(tmp_path: Path) -> None:
+    for options in (("--need", "10"), ("--need", "10=-1"), ("--need", "10=1", "--need", "10=2")):
+        done = balance(tmp_path, *options)
+        assert isinstance(done.exception, ConfigError), options
+    odd = balance(tmp_path, "--need", "10=1", "--limit", "verifier")
+    assert "is not a limit" in str(odd.exception)
 
 
 def view(in_flight: int, fee: int = 500, now: int = 1_000) -> MarketView:
