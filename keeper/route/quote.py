@@ -18,9 +18,9 @@ from keeper.route.graph import (
     Graph,
     Lane,
     Place,
-    TickSwap,
     Way,
     edges_of,
+    fault_of,
     free,
     gives,
     shape_of,
@@ -95,9 +95,9 @@ def usable(graph: Graph, request: Request) -> tuple[Graph, tuple[tuple[str, str]
     """Return the part of a graph that a request may use, and why the rest may not."""
     swaps, lanes, why = [], [], []
     for swap in sorted(graph.swaps, key=lambda one: edges_of(one)[0].key()):
-        empty = not swap.book.ranges() if isinstance(swap, TickSwap) else min(swap.reserves) <= 0
-        if empty:
-            why.append((name_of(swap), "empty"))
+        fault = fault_of(swap)
+        if fault:
+            why.append((name_of(swap), fault))
         else:
             swaps.append(swap)
     for lane in sorted(graph.lanes, key=lambda one: edges_of(one)[0].key()):
@@ -114,8 +114,8 @@ def _fault(lane: Lane, request: Request) -> str:
         return "cursed"
     if lane.bridge in request.exclude:
         return "excluded"
-    if lane.room <= lane.fee_fixed:
-        return "no room left"
+    if fault_of(lane):
+        return fault_of(lane)
     if 0 < request.deadline_ms < lane.p95_ms:
         return f"{lane.p95_ms} ms is past the deadline"
     if dict(request.exposure).get(lane.verifier, 1) <= 0:

@@ -89,6 +89,31 @@ def test_a_worse_lane_is_taken_only_when_the_better_is_full(
     assert worse.delivered <= found.delivered + AMOUNT // 10**6
 
 
+def test_a_way_that_cannot_be_is_left_out_and_stops_nothing() -> None:
+    good = lane(1)
+    odd = (
+        lane(2, fee_ppm=10**6),
+        lane(3, fee_ppm=-1),
+        lane(4, fee_fixed=-5),
+        lane(5, curvature=-1),
+        lane(6, capacity=0),
+        lane(7, curvature=1),
+    )
+    swaps = (
+        replace(small_graph().swaps[0], fee_ppm=10**6),
+        replace(small_graph().swaps[0], venue=b"\x22" * 20, weights=(0, 1)),
+        replace(small_graph().swaps[0], venue=b"\x23" * 20, reserves=(0, 1)),
+    )
+    graph, request = Graph(swaps, (good, *odd)), Request(START, END, 10**9)
+    found = quote(graph, request)
+    assert [hop.edge.way for hop in found.hops] == [good]
+    assert len(found.left_out) == len(swaps) + len(odd) - 1
+    assert check_quote(graph, request, found, 10**6) is None
+    task = Task(((HOME, 10**9),), ((AWAY, 10**8),))
+    moved = rebalance((good, *odd), task)
+    assert [move.path for move in moved.moves] == [(good,)]
+
+
 def test_a_tampered_quote_is_refused() -> None:
     graph = small_graph()
     request = Request(START, END._replace(asset=small_graph().swaps[0].assets[1]), 3 * 10**11)

@@ -287,6 +287,49 @@ async def test_nothing_is_said_on_leaves_that_do_not_give_the_hooks_root() -> No
     await trio.lowlevel.checkpoint()
 
 
+async def test_one_dead_destination_does_not_stop_the_others() -> None:
+    third = ChainId(3)
+    end = End(third, 3, b"\x03" * 20, b"\x2b" * 20, b"\x2a" * 20, b"\x2d" * 20)
+    bridge = Hyperlane(
+        USDC, (*ENDS, end), VALIDATORS, 1, verifier=keccak(b"us"), timing=Timing(1000, 9000)
+    )
+    away = message(0)
+    further = replace(message(1), destination=3, recipient=word(end.router))
+    ref = BlockRef(HOME, BlockNumber(3), b"\x03" * 32)
+    tree, logs = Tree(), []
+    for index, one in enumerate((away, further)):
+        tree.insert(one.id)
+        leaf = encode(["bytes32", "uint32"], [one.id, index])
+        logs.append(Log(ref, 2 * index, b"t", BOX, (DISPATCH,), encode(["bytes"], [one.encode()])))
+        logs.append(Log(ref, 2 * index + 1, b"t", HOOK, (INSERTED,), leaf))
+
+    class Dead(Liar):
+        async def head(self, level: Level = Level.UNSAFE) -> Header:
+            raise RemoteFault("endpoint", Reason.ENDPOINT_DOWN)
+
+    said: list[bytes] = []
+    brought: list[Send] = []
+
+    async def bring(one: Send) -> bool:
+        brought.append(one)
+        raise RemoteFault("endpoint", Reason.ENDPOINT_DOWN)
+
+    chains: Any = {
+        HOME: (Liar(logs, tree.root), BlockNumber(0)),
+        AWAY: (Dead([], b""), BlockNumber(0)),
+        third: (Liar([], Tree().root), BlockNumber(0)),
+    }
+    courier = Courier([bridge], chains, KEYS[0], said.append, bring, patience_s=0.0)
+    origin = next(iter(courier._origins.values()))
+    await courier._follow(origin)
+    assert [frame[8:40] for frame in said] == [further.id]
+    await courier._deliver(origin)
+    assert [one.chain for one in brought] == [third]
+    assert {frame[8:40] for frame in said} == {away.id, further.id}, "said again, in case"
+    await courier._deliver(origin)
+    assert len(brought) == 2, "without patience it tries again at once"
+
+
 def test_stages_and_answers_that_are_none() -> None:
     bridge = route()
     crossing = Crossing(HOME, AWAY, USDC)

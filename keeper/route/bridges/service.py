@@ -130,8 +130,7 @@ class Courier:
             origin.validator, origin.next = self._validator(end), origin.start
             raise RemoteFault(f"chain {end.chain}", Reason.ENDPOINT_LIED, str(error)) from error
         origin.next = head.ref.number + 1
-        await self._forget(origin)
-        pending = set(origin.validator.signed())
+        pending = await self._forget(origin)
         for name, frame in frames:
             if name in pending:
                 self._say(frame)
@@ -143,12 +142,10 @@ class Courier:
         origin.ready_at = {one.id: origin.ready_at.get(one.id, now) for one in waiting}
         origin.tries = {one.id: origin.tries.get(one.id, 0) for one in waiting}
         late = [one for one in waiting if now >= self._due(origin, one)]
-        if late:
-            await self._forget(origin)
-            left = set(origin.validator.signed())
-            for one in late:
-                if one.id in left:
-                    await self._send(origin, one)
+        left = await self._forget(origin) if late else set()
+        for one in late:
+            if one.id in left:
+                await self._send(origin, one)
         if now >= origin.said_at + SAY_AGAIN_S:
             origin.said_at = now
             for frame in origin.validator.frames():
@@ -159,23 +156,38 @@ class Courier:
 
     async def _send(self, origin: _Origin, one: Bring) -> None:
         domain = decode_hyperlane(one.message).destination
-        done = await self._bring(process(self._origins[domain].end, one.metadata, one.message))
-        log.info("bridge", message=one.id.hex(), destination=domain, delivered=done)
+        send = process(self._origins[domain].end, one.metadata, one.message)
+        try:
+            done = await self._bring(send)
+            log.info("bridge", message=one.id.hex(), destination=domain, delivered=done)
+        except RemoteFault as fault:  # one chain that is down must not stop the others
+            log.warning("bridge", message=one.id.hex(), chain=send.chain, fault=str(fault))
         # the others have their turns before this keeper tries again, and later every time: some
         # messages cannot be delivered at all
         tries = origin.tries[one.id] = origin.tries.get(one.id, 0) + 1
         round_s = self._patience_s * len(self._routes[0].validators)
         origin.ready_at[one.id] = trio.current_time() + round_s * 2 ** min(tries - 1, MAX_DOUBLINGS)
 
-    async def _forget(self, origin: _Origin) -> None:
-        """Drop messages that have arrived, by the destination's own word at its newest block."""
+    async def _forget(self, origin: _Origin) -> set[bytes]:
+        """Drop messages that have arrived, by the destination's own word at its newest block.
+
+        Returns the ids of those that have not; what cannot be asked now is not among them.
+        """
+        left = set()
         for transfer in self._transfers(origin):
             (read,) = self._routes[0].arrival_reads(transfer)
             chain = self._chains[read.chain]
-            head = await chain.head()
-            answer = await chain.call(read.call.to, read.call.data, head.ref)
+            try:
+                head = await chain.head()
+                answer = await chain.call(read.call.to, read.call.data, head.ref)
+            except RemoteFault as fault:
+                log.warning("bridge", chain=read.chain, fault=str(fault))
+                continue
             if self._routes[0].stage(transfer, [answer]) is Stage.ARRIVED:
                 origin.validator.delivered(transfer.id)
+            else:
+                left.add(transfer.id)
+        return left
 
     def _transfers(self, origin: _Origin) -> list[Transfer]:
         found = []
