@@ -89,7 +89,7 @@ def send(net: Net, escrow: Escrow) -> Transfer:
         ("amount", AMOUNT), ("asset", USDC), ("destination", AWAY), ("least_out", BRINGS),
     )  # fmt: skip
     step = Step("move", HOME, StepKind.BRIDGE, escrow.address(CROSSING), args)
-    logs = run(net, step_sends([escrow], step, alice, terms), "alice")
+    logs = run(net, step_sends([escrow], step, alice, terms, 0), "alice")
     (transfer,) = escrow.sent(CROSSING, logs)
     assert (transfer.amount, transfer.recipient) == (BRINGS, alice)
     return transfer

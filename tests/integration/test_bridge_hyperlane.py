@@ -51,7 +51,7 @@ async def send(world: Bridged, place: int, amount: int, sender: int, to: int) ->
         ),
     )  # fmt: skip
     terms = await world.terms(place)
-    sends = step_sends([route], step, raw(site, sender), terms)
+    sends = step_sends([route], step, raw(site, sender), terms, 10**18)
     receipts = await site.run(sends, site.shop.people[sender])
     (transfer,) = route.sent(crossing, receipts[-1].logs)
     assert (transfer.amount, transfer.recipient) == (amount, raw(site, to))

@@ -188,11 +188,11 @@ def step(**changes: Any) -> Step:
 
 def test_a_plan_step_becomes_an_approval_and_a_transfer() -> None:
     bridge = route()
-    allow, transfer = step_sends([bridge], step(), ME, Terms(value=5))
+    allow, transfer = step_sends([bridge], step(), ME, Terms(value=5), 5)
     assert (allow.to, allow.value) == (ENDS[0].token, 0)
     assert (transfer.to, transfer.value) == (ENDS[0].router, 5)
     assert transfer.data[36:68] == word(ME)
-    (other,) = step_sends([bridge], step(recipient=b"\x07" * 20), ME, Terms())[1:]
+    (other,) = step_sends([bridge], step(recipient=b"\x07" * 20), ME, Terms(), 0)[1:]
     assert other.data[36:68] == word(b"\x07" * 20)
 
 
@@ -206,13 +206,14 @@ def test_a_plan_step_becomes_an_approval_and_a_transfer() -> None:
         (replace(step(), kind=StepKind.SWAP), Terms(), "does not say"),
         (step(), Terms(fault="stopped"), "must not be used: stopped"),
         (step(), Terms(capacity=99), "at most 99"),
+        (step(), Terms(value=10), "asks 10 wei, above 9"),
         (step(), Terms(fee_ppm=1), "brings 99, and 100"),
         (step(least_out=0), Terms(fee_fixed=100), "brings 0"),
     ],
 )
 def test_steps_that_no_bridge_takes(given: Step, terms: Terms, why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        step_sends([route()], given, ME, terms)
+        step_sends([route()], given, ME, terms, 9)
 
 
 def test_a_lane_carries_the_terms() -> None:
