@@ -7,6 +7,7 @@
 import structlog
 
 from keeper.config import Config
+from keeper.errors import ConfigError
 from keeper.execute.intent import Intent, Lane
 from keeper.execute.service import Executor
 from keeper.hashing import keccak
@@ -69,6 +70,13 @@ class Couriers:
         self._courier: Courier | None = None
         if found is None:
             return
+        unknown = [chain for chain, _ in found.first_blocks if chain not in parts.watchers]
+        if unknown:
+            raise ConfigError(
+                f"[bridges] names chain {unknown[0]}, which the network does not have",
+                where=where,
+                remedy="leave its route out",
+            )
         if parts.keys.address not in found.routes[0].validators:
             log.warning("bridge", skipped="this keeper is no validator of the configured routes")
             return

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from keeper import config
 from keeper.cli.main import app
+from keeper.errors import ConfigError
 from keeper.execute.intent import Lane, Mode
 from keeper.execute.lane_keys import lane_address, lane_key
 from keeper.execute.ledger import Ledger
@@ -187,5 +188,9 @@ async def test_a_keeper_that_is_no_validator_carries_nothing(anvil_binary: Path)
         assert said == []
         mine = couriers_of(world, None, network, KEYS[0])
         assert mine.take(b"peer", b"short") == Reject(Reason.MALFORMED)
+        other = world.sites.pop(CHAINS[1])
+        with pytest.raises(ConfigError, match="which the network does not have"):
+            couriers_of(world, None, network, KEYS[0])
+        world.sites[CHAINS[1]] = other
         strange = CHAINS[0].to_bytes(4, "big") + bytes(FRAME - 4)
         assert mine.take(b"peer", strange) == Ignore(Reason.BAD_SIGNATURE)
