@@ -84,6 +84,19 @@ def test_rebalance_shows_moves_cost_and_bound(tmp_path: Path) -> None:
     assert (late.exit_code, "infeasible" in late.output) == (0, True)
 
 
+def test_intents_are_netted_before_anything_moves(tmp_path: Path) -> None:
+    asked = ("--intent", "1:10=700000", "--intent", "10:1=300000", "--json")
+    found = json.loads(balance(tmp_path, *asked).output)
+    assert found["netted"] == 600_000
+    (move,) = found["moves"]
+    assert 400_000 <= move["arrives"] < 400_100
+    even = ("--intent", "1:10=5", "--intent", "10:1=5", "--json")
+    nothing = json.loads(balance(tmp_path, *even).output)
+    assert (nothing["netted"], nothing["moves"], nothing["status"]) == (10, [], "optimal")
+    for text in ("1:10", "1:1=5", "1:10=0"):
+        assert isinstance(balance(tmp_path, "--intent", text).exception, ConfigError)
+
+
 def test_rebalance_says_what_is_wrong_with_an_amount(tmp_path: Path) -> None:
     for options in (("--need", "10"), ("--need", "10=-1"), ("--need", "10=1", "--need", "10=2")):
         done = balance(tmp_path, *options)
