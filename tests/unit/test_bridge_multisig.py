@@ -53,7 +53,7 @@ def message(nonce: int, amount: int = 7, recipient: bytes = ME) -> HyperlaneMess
 
 
 def validator(place: int) -> Validator:
-    return Validator(1, HOOK, VALIDATORS, 3, KEYS[place], route().wants)
+    return Validator(1, HOOK, VALIDATORS, 3, KEYS[place], lambda raw: route().read(raw) is not None)
 
 
 def fed(place: int, count: int = 1) -> tuple[Validator, list[bytes]]:
@@ -334,10 +334,13 @@ async def test_one_dead_destination_does_not_stop_the_others() -> None:
 def test_stages_and_answers_that_are_none() -> None:
     bridge = route()
     crossing = Crossing(HOME, AWAY, USDC)
-    transfer = bridge.read(crossing, message(1).encode())
+    transfer = bridge.read(message(1).encode())
     assert transfer is not None
     assert bridge.stage(transfer, [b""]) is bridge.stage(transfer, []) is Stage.SENT
     assert bridge.stage(transfer, [(1).to_bytes(32, "big")]) is Stage.ARRIVED
-    assert bridge.read(Crossing(AWAY, HOME, USDC), message(1).encode()) is None
+    assert transfer.crossing == crossing
+    assert bridge.read(replace(message(1), origin=2, destination=1).encode()) is None
+    assert bridge.read(replace(message(1), destination=1).encode()) is None
+    assert bridge.read(replace(message(1), destination=9).encode()) is None
     long = replace(message(1), body=b"\x01" + message(1).body[1:])
-    assert bridge.read(crossing, long.encode()) is None
+    assert bridge.read(long.encode()) is None

@@ -19,7 +19,7 @@ from keeper.chain.port import Chain, Level, Log
 from keeper.errors import RemoteFault
 from keeper.reasons import Reason
 from keeper.route.bridges.hyperlane import DISPATCH, INSERTED, End, Hyperlane, process
-from keeper.route.bridges.message import HyperlaneMessage, decode_hyperlane
+from keeper.route.bridges.message import decode_hyperlane
 from keeper.route.bridges.multisig import FRAME, Bring, Validator
 from keeper.route.bridges.port import Send, Stage, Transfer
 from keeper.units import BlockNumber, ChainId
@@ -82,8 +82,12 @@ class Courier:
             end.domain, end.hook, first.validators, first.threshold, self._key, self._wanted
         )
 
-    def _wanted(self, message: HyperlaneMessage) -> bool:
-        return any(route.wants(message) for route in self._routes)
+    def _wanted(self, message: bytes) -> bool:
+        return self._transfer(message) is not None
+
+    def _transfer(self, message: bytes) -> Transfer | None:
+        found = (route.read(message) for route in self._routes)
+        return next((one for one in found if one is not None), None)
 
     def take(self, frame: bytes) -> Reason | None:
         """Take a peer's frame; return why it is not accepted, if it is not.
@@ -174,7 +178,9 @@ class Courier:
         Returns the ids of those that have not; what cannot be asked now is not among them.
         """
         left = set()
-        for transfer in self._transfers(origin):
+        for message in origin.validator.messages():
+            transfer = self._transfer(message)
+            assert transfer is not None, "only served messages wait"
             (read,) = self._routes[0].arrival_reads(transfer)
             chain = self._chains[read.chain]
             try:
@@ -188,15 +194,6 @@ class Courier:
             else:
                 left.add(transfer.id)
         return left
-
-    def _transfers(self, origin: _Origin) -> list[Transfer]:
-        found = []
-        for message in origin.validator.messages():
-            for route in self._routes:
-                for crossing in route.crossings():
-                    transfer = route.read(crossing, message)
-                    found += [transfer] if transfer is not None else []
-        return found
 
 
 def _taken(origin: _Origin, logs: Sequence[Log]) -> list[tuple[bytes, bytes]]:
