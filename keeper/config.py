@@ -53,6 +53,7 @@ port = {http_port}
 liquidation = "liquidation"
 
 # Aave v3, Perpetual Protocol v2: a section [venues.NAME] each; see docs/policies.md.
+# Hyperlane warp routes that this keeper validates: a section [bridges.NAME]; see docs/routing.md.
 """
 
 
@@ -110,6 +111,8 @@ class Config:
         coins: per chain the market whose price is its native coin's.
         policy: settings of the policy per kind, checked by the policy's own schema.
         venues: other people's venues to work on, by name; `keeper.desk.settings` reads them.
+        bridges: bridges whose messages this node signs and delivers, by name;
+            `keeper.route.bridges.settings` reads them.
         light_clients: how finality is proven, per chain; the others' endpoints are asked.
     """
 
@@ -126,6 +129,7 @@ class Config:
     coins: dict[ChainId, bytes] = field(default_factory=dict)
     policy: dict[str, dict[str, Any]] = field(default_factory=dict)
     venues: dict[str, dict[str, Any]] = field(default_factory=dict)
+    bridges: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def settings_of(self, kind: str) -> dict[str, Any]:
         """Return the settings of the policy of a kind."""
@@ -173,6 +177,7 @@ _SECTIONS: dict[str, set[str]] = {
     "policies": KINDS,
     "policy": KINDS,
     "venues": set(),
+    "bridges": set(),
     "light_client": set(),
 }
 _PER_CHAIN: dict[str, set[str]] = {
@@ -218,7 +223,7 @@ def _refuse_unknown(raw: dict[str, Any], path: Path) -> None:
                 where=str(path),
                 remedy=f"the sections are {', '.join(sorted(_SECTIONS))}",
             )
-        if section == "venues":
+        if section in ("venues", "bridges"):
             continue
         if section in _PER_CHAIN:
             known = _PER_CHAIN[section]
@@ -296,6 +301,7 @@ def _build(home: Path, raw: dict[str, Any]) -> Config:
         },
         policy={str(kind): dict(row) for kind, row in raw.get("policy", {}).items()},
         venues={str(name): dict(row) for name, row in raw.get("venues", {}).items()},
+        bridges={str(name): dict(row) for name, row in raw.get("bridges", {}).items()},
     )
 
 

@@ -38,6 +38,7 @@ class Topic(StrEnum):
     BIDS = "flowkeeper/bids/1"
     CERTIFICATES = "flowkeeper/certificates/1"
     SEALS = "flowkeeper/seals/1"
+    MESSAGES = "flowkeeper/messages/1"
 
 
 class Role(StrEnum):

@@ -4,7 +4,8 @@
     outflow remembered from view to view               cost ≤ max_cost_ppm? p95 ≤ deadline?
 
 It bids for nothing: its steps move the keeper's own funds over bridges. In flight counted, an order
-is placed once and not again in every view until it arrives.
+is placed once and not again in every view until it arrives. What its own moves take from a place or
+bring there is no demand: forecasts that counted it would chase themselves.
 """
 
 import hashlib
@@ -26,9 +27,12 @@ from policies.api import (
     PlanStep,
     Skip,
     Wide,
+    decoder,
+    encoder,
 )
 
 Key = tuple[int, bytes]
+_MOST = (1 << 126) - 1
 
 
 class RoutingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,6 +58,34 @@ class RoutingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 2
 
 
+class Seen(msgspec.Struct, frozen=True, array_like=True):
+    """One place in the view before: what was there, and the outflow estimated until then."""
+
+    chain: int
+    asset: bytes
+    held: Wide
+    in_flight: Wide
+    mean: Wide
+    deviation: Wide
+
+
+class Sent(msgspec.Struct, frozen=True, array_like=True):
+    """A move proposed in the view before."""
+
+    origin: int
+    destination: int
+    asset: bytes
+    amount: Wide
+
+
+class Memory(msgspec.Struct, frozen=True, array_like=True):
+    """What is remembered from view to view."""
+
+    now_ms: int
+    seen: tuple[Seen, ...]
+    sent: tuple[Sent, ...]
+
+
 class Routing:
     """Moves inventory from where it is spare to where it runs short."""
 
@@ -67,7 +99,7 @@ class Routing:
     def decide(self, view: MarketView, state: bytes) -> tuple[Sequence[Decision], bytes]:
         """Return one move per place that runs short, and the outflow seen so far."""
         holdings = {(row.chain, row.asset): row for row in view.inventory}
-        demand = self._demand(view, holdings, state)
+        demand = self._demand(view, holdings, _remembered(state))
         rules = {key: self._levels(key, demand[key], view) for key in holdings}
         left = {key: spare(_stock(row), rules[key]) for key, row in holdings.items()}
         decisions: list[Decision] = []
@@ -75,7 +107,7 @@ class Routing:
             wanted = order(_stock(holdings[key]), rules[key])
             if wanted > 0:
                 decisions.append(self._fill(key, wanted, view, left))
-        return decisions, self._pack(view, demand, holdings)
+        return decisions, _pack(view, demand, holdings, decisions)
 
     def _levels(self, key: Key, demand: Demand, view: MarketView) -> Levels:
         lanes = [lane for lane in self._lanes(view) if (lane.destination, lane.asset) == key]
@@ -136,36 +168,77 @@ class Routing:
         return Act(mark, 0, Wide(amount), self.config.deadline_ms, why, 0, (step,))
 
     def _demand(
-        self, view: MarketView, holdings: dict[Key, Holding], state: bytes
+        self, view: MarketView, holdings: dict[Key, Holding], memory: Memory | None
     ) -> dict[Key, Demand]:
-        empty = {key: Demand() for key in holdings}
-        if not state:
-            return empty
-        before = msgspec.msgpack.decode(state, type=list[tuple[int, int, bytes, str, str, str]])
-        for then_ms, chain, asset, held, mean, deviation in before:
-            row = holdings.get((chain, asset))
+        demand = {key: Demand() for key in holdings}
+        if memory is None:
+            return demand
+        moved = _own_moves(memory, holdings)
+        for before in memory.seen:
+            key = (before.chain, before.asset)
+            row = holdings.get(key)
             if row is not None:
-                seen = Demand(int(mean), int(deviation))
-                out = int(held) - _stock(row).position
-                span = view.now_ms - then_ms
-                empty[(chain, asset)] = seen.after(out, span, self.config.weight_ppm)
-        return empty
+                arrived = max(int(before.in_flight) - int(row.in_flight), 0)
+                out = int(before.held) + arrived - int(row.available) - moved.get(key, 0)
+                known = Demand(int(before.mean), int(before.deviation))
+                span = view.now_ms - memory.now_ms
+                demand[key] = known.after(out, span, self.config.weight_ppm)
+        return demand
 
-    def _pack(
-        self, view: MarketView, demand: dict[Key, Demand], holdings: dict[Key, Holding]
-    ) -> bytes:
-        rows = [
-            (
-                view.now_ms,
-                chain,
-                asset,
-                str(_stock(holdings[chain, asset]).position),
-                str(seen.mean),
-                str(seen.deviation),
-            )
-            for (chain, asset), seen in sorted(demand.items())
-        ]
-        return msgspec.msgpack.encode(rows) if rows else b""
+
+def _own_moves(memory: Memory, holdings: dict[Key, Holding]) -> dict[Key, int]:
+    """Return what this keeper's own moves took from places: those whose target has more coming."""
+    coming = {(one.chain, one.asset): int(one.in_flight) for one in memory.seen}
+    moved: dict[Key, int] = {}
+    for one in memory.sent:
+        target = (one.destination, one.asset)
+        row = holdings.get(target)
+        if row is not None and int(row.in_flight) > coming.get(target, 0):
+            origin = (one.origin, one.asset)
+            moved[origin] = moved.get(origin, 0) + int(one.amount)
+    return moved
+
+
+def _remembered(state: bytes) -> Memory | None:
+    """Return what was packed, or nothing: an older version's memory is worth no fault."""
+    if not state:
+        return None
+    try:
+        memory: Memory = decoder(Memory)(state)
+    except (msgspec.MsgspecError, ValueError):
+        return None
+    return memory
+
+
+def _pack(
+    view: MarketView,
+    demand: dict[Key, Demand],
+    holdings: dict[Key, Holding],
+    decisions: Sequence[Decision],
+) -> bytes:
+    seen = tuple(
+        Seen(
+            *key,
+            holdings[key].available,
+            holdings[key].in_flight,
+            _kept(known.mean),
+            _kept(known.deviation),
+        )
+        for key, known in sorted(demand.items())
+    )
+    sent = []
+    for one in decisions:
+        if isinstance(one, Act):
+            (step,) = one.steps
+            numbers, blobs = dict(step.numbers), dict(step.blobs)
+            target = int(numbers["destination"])
+            sent.append(Sent(step.chain, target, blobs["asset"], numbers["amount"]))
+    return encoder().encode(Memory(view.now_ms, seen, tuple(sent)))
+
+
+def _kept(rate: int) -> Wide:
+    """Return a rate as it fits into memory: what is larger has no meaning as money."""
+    return Wide(max(min(rate, _MOST), -_MOST))
 
 
 def _stock(row: Holding) -> Stock:

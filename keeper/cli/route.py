@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from keeper.cli import route_lanes, route_rebalance
 from keeper.cli.output import JsonFlag, console, print_json, print_rows, print_table
 from keeper.errors import ConfigError
 from keeper.route.files import graph_of, place_of
@@ -13,6 +14,8 @@ from keeper.route.quote import Quote, Request, check_quote, name_of, quote
 from keeper.units import symbol_text
 
 app = typer.Typer(no_args_is_help=True)
+app.command("lanes")(route_lanes.lanes)
+app.command("rebalance")(route_rebalance.plan)
 
 GraphFile = Annotated[Path, typer.Option("--graph", help="The lanes and pools, as JSON.")]
 Origin = Annotated[str, typer.Option("--from", help="Where the funds are, as chain:SYMBOL.")]
@@ -90,7 +93,7 @@ def explain(
 ) -> None:
     """Draw the plan, what was left out and why, and check its bound as a peer would."""
     read, found = _ask(graph, origin, target, amount, deadline, limit)
-    fault = check_quote(read, found, 10**9)
+    fault = check_quote(read, found.request, found, 10**9)
     if as_json:
         print_json({**_plain(found), "check": fault or "ok"})
         return

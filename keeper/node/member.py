@@ -17,6 +17,7 @@ from keeper.config import Config
 from keeper.legs import LegKind
 from keeper.node.calling import Calling
 from keeper.node.chase import Chase
+from keeper.node.courier import Couriers
 from keeper.node.filling import filler_of
 from keeper.node.own import own_work
 from keeper.node.parts import Parts
@@ -84,6 +85,7 @@ class MemberWork:
                 calling.named,
                 {
                     Topic.BIDS: lambda peer, frame: self.trader.take(peer, frame),
+                    Topic.MESSAGES: lambda peer, frame: self.couriers.take(peer, frame),
                     Channel.CEREMONY: calling.take,
                 },
                 lambda observations: self.heads.look(observations),
@@ -109,6 +111,7 @@ class MemberWork:
         )
         self.filler = filler_of(parts, config, self.session.me, committee.size)
         self.own = own_work(parts, config, self.session.setting, self.trader.costs)
+        self.couriers = Couriers(parts, config)
         self.carrier = Carrier(
             parts.network,
             parts.archive,
@@ -141,6 +144,7 @@ class MemberWork:
             if self.own is not None:
                 nursery.start_soon(self.own.run)
             nursery.start_soon(self.carrier.run)
+            nursery.start_soon(self.couriers.run)
             nursery.start_soon(self.heads.run)
             nursery.start_soon(self.activator.run)
             if self.filler is not None:

@@ -24,14 +24,20 @@ Places = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """Products and tick ranges: x₁x₂ = k over (shifted) reserves, x₁ kept in [low, high]."""
+    """Products and tick ranges: x₁x₂ = k over (shifted) reserves, x₁ kept in [low, high].
+
+    `mean` is √k, `up` is √γ, `down` its inverse, and `fee` 1/γ − 1.
+    """
 
     tokens: Places
     pools: Places
     first: Floats
     second: Floats
     gamma: Floats
-    root: Floats
+    mean: Floats
+    up: Floats
+    down: Floats
+    fee: Floats
     low: Floats | None
     high: Floats | None
 
@@ -39,44 +45,54 @@ class Curves:
         """Return the best flows: x₁ is the nearest point of [√(γkν₂/ν₁), √(kν₂/(γν₁))] to R₁."""
         del loads
         roots = np.sqrt(prices)
-        mid = roots[self.tokens[1]] / roots[self.tokens[0]]
-        mid *= np.sqrt(self.first * self.second)
-        after = np.maximum(self.first, mid * self.root)
-        np.minimum(after, mid / self.root, out=after)
+        mid = roots.take(self.tokens[1])
+        mid *= (1.0 / roots).take(self.tokens[0])
+        mid *= self.mean
+        after = mid * self.up
+        mid *= self.down
+        np.maximum(after, self.first, out=after)
+        np.minimum(after, mid, out=after)
         if self.low is not None and self.high is not None:
-            after = np.clip(after, self.low, self.high)
+            np.maximum(after, self.low, out=after)
+            np.minimum(after, self.high, out=after)
         flows = np.empty((2, len(after)))
         np.subtract(self.first, after, out=flows[0])
-        np.divide(self.second * flows[0], -after, out=flows[1])
-        return _charged(flows, self.gamma)
+        np.divide(flows[0], after, out=flows[1])
+        flows[1] *= -self.second
+        return _charged(flows, self.fee)
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Weighted pools of two tokens."""
+    """Weighted pools of two tokens.
+
+    `powers` are (w₂, −w₁), `spot` the log of what the pool asks, `still` −ln γ, `fee` 1/γ − 1.
+    """
 
     tokens: Places
     pools: Places
     reserves: Floats
     shares: Floats
+    powers: Floats
     spot: Floats
     gamma: Floats
+    still: Floats
     fee: Floats
 
     def respond(self, prices: Floats, loads: Floats) -> Floats:
-        """Return the best flows; pools within their fee are skipped before any exponential."""
+        """Return the best flows; pools within their fee stand still exactly."""
         del loads
         logs = np.log(prices)
-        gap = logs[self.tokens[1]] - logs[self.tokens[0]] + self.spot
-        moved = np.flatnonzero(np.abs(gap) > self.fee)
-        flows = np.zeros(self.reserves.shape)
-        if not len(moved):
-            return flows
-        far = gap[moved]
-        far -= np.copysign(self.fee[moved], far)
-        shift = np.expm1(np.stack((self.shares[1, moved] * far, -self.shares[0, moved] * far)))
-        flows[:, moved] = _charged(-self.reserves[:, moved] * shift, self.gamma[moved])
-        return flows
+        far = logs.take(self.tokens[1])
+        far -= logs.take(self.tokens[0])
+        far += self.spot
+        near = np.minimum(far, self.still)
+        np.maximum(near, -self.still, out=near)
+        far -= near
+        flows = self.powers * far
+        np.expm1(flows, out=flows)
+        flows *= -self.reserves
+        return _charged(flows, self.fee)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,29 +108,30 @@ class Means:
     reserves: Floats
     shares: Floats
     gamma: Floats
+    fee: Floats
 
     def respond(self, prices: Floats, loads: Floats) -> Floats:
         """Return the best flows of each pool."""
         del loads
-        fee = -np.log(self.gamma)
+        still = -np.log(self.gamma)
         base = np.log(self.shares) - np.log(prices)[self.tokens] - np.log(self.reserves)
-        corners = np.sort(np.concatenate((-base, fee - base)), axis=0)
-        levels = np.stack([self._level(base, fee, corner) for corner in corners])
+        corners = np.sort(np.concatenate((-base, still - base)), axis=0)
+        levels = np.stack([self._level(base, still, corner) for corner in corners])
         above = np.clip(np.argmax(levels >= 0, axis=0), 1, len(corners) - 1)
         column = np.arange(corners.shape[1])
         left, right = corners[above - 1, column], corners[above, column]
         low, high = levels[above - 1, column], levels[above, column]
         rise = np.where(high > low, high - low, 1.0)
         kappa = left + (right - left) * np.clip(-low / rise, 0.0, 1.0)
-        shift = self._shift(base, fee, kappa)
-        return _charged(-self.reserves * np.expm1(shift), self.gamma)
+        shift = self._shift(base, still, kappa)
+        return _charged(-self.reserves * np.expm1(shift), self.fee)
 
-    def _shift(self, base: Floats, fee: Floats, kappa: Floats) -> Floats:
-        full: Floats = np.clip(0.0, kappa + base - fee, kappa + base)
+    def _shift(self, base: Floats, still: Floats, kappa: Floats) -> Floats:
+        full: Floats = np.clip(0.0, kappa + base - still, kappa + base)
         return full
 
-    def _level(self, base: Floats, fee: Floats, kappa: Floats) -> Floats:
-        level: Floats = (self.shares * self._shift(base, fee, kappa)).sum(axis=0)
+    def _level(self, base: Floats, still: Floats, kappa: Floats) -> Floats:
+        level: Floats = (self.shares * self._shift(base, still, kappa)).sum(axis=0)
         return level
 
 
@@ -178,10 +195,10 @@ Bank = Curves | Pairs | Means | Totals | Lanes
 """Pools of one kind, as columns: `tokens` of (slot, pool), `pools` their place in the problem."""
 
 
-def _charged(flows: Floats, gamma: Floats) -> Floats:
-    """Return the flows with the fee added to what is tendered."""
-    paid: Floats = np.where(flows < 0, flows / gamma, flows)
-    return paid
+def _charged(flows: Floats, fee: Floats) -> Floats:
+    """Add the fee to what is tendered, in place, and return the flows."""
+    flows += flows * ((flows < 0) * fee)
+    return flows
 
 
 def banks_of(pools: Iterable[Pool]) -> tuple[Bank, ...]:
@@ -284,7 +301,10 @@ def _curves(rows: list[tuple[float, ...]]) -> Curves:
         table[:, 3].copy(),
         table[:, 4].copy(),
         gamma,
+        np.sqrt(table[:, 3] * table[:, 4]),
         np.sqrt(gamma),
+        1.0 / np.sqrt(gamma),
+        1.0 / gamma - 1.0,
         table[:, 6].copy() if bounded else None,
         table[:, 7].copy() if bounded else None,
     )
@@ -296,17 +316,21 @@ def _pairs(rows: list[tuple[int, Weighted]]) -> Pairs:
     shares = weights / weights.sum(axis=0)
     gamma = np.array([pool.gamma for _, pool in rows])
     spot = np.log(shares[0] / shares[1]) - np.log(reserves[0] / reserves[1])
-    return Pairs(_tokens(rows), _places(rows), reserves, shares, spot, gamma, -np.log(gamma))
+    powers = np.stack((shares[1], -shares[0]))
+    still, fee = -np.log(gamma), 1.0 / gamma - 1.0
+    return Pairs(_tokens(rows), _places(rows), reserves, shares, powers, spot, gamma, still, fee)
 
 
 def _means(rows: list[tuple[int, Weighted]]) -> Means:
     weights = np.array([pool.weights for _, pool in rows]).T
+    gamma = np.array([pool.gamma for _, pool in rows])
     return Means(
         _tokens(rows),
         _places(rows),
         np.array([pool.reserves for _, pool in rows]).T.copy(),
         weights / weights.sum(axis=0),
-        np.array([pool.gamma for _, pool in rows]),
+        gamma,
+        1.0 / gamma - 1.0,
     )
 
 

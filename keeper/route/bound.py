@@ -10,7 +10,7 @@ integers of 2**-96; evaluating g in floats errs by less than `ROUNDING` relative
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, floor
+from math import ceil, floor, isfinite
 
 import numpy as np
 
@@ -76,6 +76,8 @@ def check_bound(problem: Problem, certificate: Certificate, allowed_ppb: int = P
     if any(not 0 <= load < 1 << 256 for load in certificate.loads):
         return "a load is negative or out of range"
     bound, error = _dual(market_of(problem), certificate.prices, certificate.loads)
+    if not isfinite(bound + error):
+        return "the prices are too far apart to bound anything"
     if certificate.bound < bound - error:
         return f"claimed bound {certificate.bound} is below {floor(bound)}, which its prices prove"
     if certificate.value > certificate.bound:

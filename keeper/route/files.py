@@ -16,7 +16,7 @@ from keeper.errors import ConfigError
 from keeper.parameters import BridgeClass
 from keeper.route.graph import Graph, Lane, Place, Swap, TickSwap
 from keeper.route.ticks import TickBook
-from keeper.units import ChainId, symbol
+from keeper.units import ChainId, symbol, symbol_text
 
 
 def graph_of(text: str, where: str) -> Graph:
@@ -37,6 +37,26 @@ def graph_of(text: str, where: str) -> Graph:
             where=where,
             remedy="see docs/routing.md for the fields",
         ) from error
+
+
+def plain_lane(lane: Lane) -> dict[str, Any]:
+    """Return a lane as `graph_of` reads it."""
+    return {
+        "bridge": "0x" + lane.bridge.hex(),
+        "origin": lane.origin,
+        "destination": lane.destination,
+        "asset": symbol_text(lane.asset),
+        "fee_fixed": lane.fee_fixed,
+        "fee_ppm": lane.fee_ppm,
+        "p50_ms": lane.p50_ms,
+        "p95_ms": lane.p95_ms,
+        "capacity": str(lane.capacity),
+        "security": lane.security.name.lower(),
+        "verifier": "0x" + lane.verifier.hex(),
+        "queue": str(lane.queue),
+        "curvature": str(lane.curvature),
+        "cursed": lane.cursed,
+    }
 
 
 def place_of(text: str) -> Place:

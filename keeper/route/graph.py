@@ -151,6 +151,19 @@ def edges_of(way: Way) -> tuple[Edge, ...]:
     return Edge(first, second, way), Edge(second, first, way)
 
 
+def fault_of(way: Way) -> str:
+    """Return why a way cannot be as it says it is, or cannot be used by anyone, or nothing."""
+    if not 0 <= way.fee_ppm < PPM:
+        return "its fee takes all, or pays"
+    if isinstance(way, Lane):
+        if way.fee_fixed < 0 or way.curvature < 0:
+            return "its fee pays, or it gains by size"
+        return "no room left" if way.room <= way.fee_fixed else ""
+    if isinstance(way, TickSwap):
+        return "" if way.book.ranges() else "empty"
+    return "" if min(*way.reserves, *way.weights) > 0 else "empty"
+
+
 def free(edge: Edge, groups: Mapping[bytes, int]) -> int:
     """Return the most an edge takes, given what the verifiers' limits leave."""
     if not isinstance(edge.way, Lane):

@@ -1,7 +1,7 @@
 """Moves of one asset over chains, in whole amounts: what is wanted, what arrives, what it costs.
 
-amounts of the programme ─▶ fixed fees added ─▶ capped by room, surplus, limits ─▶ topped up
-still short? what of, and how far
+programme's amounts ─▶ fixed fees added ─▶ capped by room, surplus, limits ─▶ topped up ─▶ Book
+still short, or too much tail: a tighter task ◀─┘
 """
 
 from collections.abc import Sequence

@@ -18,9 +18,9 @@ from keeper.route.graph import (
     Graph,
     Lane,
     Place,
-    TickSwap,
     Way,
     edges_of,
+    fault_of,
     free,
     gives,
     shape_of,
@@ -95,9 +95,9 @@ def usable(graph: Graph, request: Request) -> tuple[Graph, tuple[tuple[str, str]
     """Return the part of a graph that a request may use, and why the rest may not."""
     swaps, lanes, why = [], [], []
     for swap in sorted(graph.swaps, key=lambda one: edges_of(one)[0].key()):
-        empty = not swap.book.ranges() if isinstance(swap, TickSwap) else min(swap.reserves) <= 0
-        if empty:
-            why.append((name_of(swap), "empty"))
+        fault = fault_of(swap)
+        if fault:
+            why.append((name_of(swap), fault))
         else:
             swaps.append(swap)
     for lane in sorted(graph.lanes, key=lambda one: edges_of(one)[0].key()):
@@ -114,8 +114,8 @@ def _fault(lane: Lane, request: Request) -> str:
         return "cursed"
     if lane.bridge in request.exclude:
         return "excluded"
-    if lane.room <= lane.fee_fixed:
-        return "no room left"
+    if fault_of(lane):
+        return fault_of(lane)
     if 0 < request.deadline_ms < lane.p95_ms:
         return f"{lane.p95_ms} ms is past the deadline"
     if dict(request.exposure).get(lane.verifier, 1) <= 0:
@@ -386,12 +386,19 @@ def _slowest(found: _Found, request: Request) -> Way | None:
     return max(path, key=lambda one: (one.edge.latency_ms, one.edge.key())).edge.way
 
 
-def check_quote(graph: Graph, answer: Quote, allowed_ppb: int) -> str | None:
-    """Return what is wrong with a peer's quote over the graph as seen here, or None.
+def check_quote(graph: Graph, request: Request, answer: Quote, allowed_ppb: int) -> str | None:
+    """Return what is wrong with a peer's quote, or None.
 
     One pass over the hops and one over the pools: nothing is solved again.
+
+    Args:
+        graph: as seen here.
+        request: as this keeper derives it; a plan for anything else is no answer.
+        answer: what the peer proposes.
+        allowed_ppb: largest gap to accept.
     """
-    request = answer.request
+    if answer.request != request:
+        return "the plan answers another request"
     fit, _ = usable(graph, request)
     ways = {*fit.swaps, *fit.lanes}
     have: dict[Place, int] = {request.origin: request.amount}
@@ -407,7 +414,7 @@ def check_quote(graph: Graph, answer: Quote, allowed_ppb: int) -> str | None:
         used.add(edge.way)
         if not 0 < hop.amount <= min(free(edge, groups), have.get(edge.origin, 0)):
             return f"{name_of(edge.way)} is sent more than is there, or than it takes"
-        if hop.least_out > gives(edge, hop.amount):
+        if not 0 < hop.least_out <= gives(edge, hop.amount):
             return f"{name_of(edge.way)} does not give {hop.least_out}"
         if hop.done_ms < ready.get(edge.origin, 0) + edge.latency_ms:
             return f"{name_of(edge.way)} is slower than claimed"
@@ -418,6 +425,8 @@ def check_quote(graph: Graph, answer: Quote, allowed_ppb: int) -> str | None:
         ready[edge.destination] = max(ready.get(edge.destination, 0), hop.done_ms)
     if 0 < request.deadline_ms < answer.latency_ms:
         return "the plan is past its deadline"
+    if answer.sent != sum(hop.amount for hop in answer.hops if hop.edge.origin == request.origin):
+        return "the plan sends another amount than it claims"
     if have.get(request.destination, 0) < max(answer.delivered, answer.certificate.value):
         return "the plan does not deliver what it claims"
     return check_bound(problem_of(fit, request), answer.certificate, allowed_ppb)

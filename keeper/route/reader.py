@@ -1,17 +1,23 @@
-"""Reads pools of a chain at one block, for the routing graph.
+"""Reads pools and lanes from chains, for the routing graph.
 
     slot0, liquidity, spacing, fee ─▶ words of the tick bitmap around the price ─▶ ticks ─▶ TickBook
 
-Every read is bound to the same block hash. What a pool answers is checked as a state that a pool
-can be in; a window of ticks is read, and a sale that leaves it ends there.
+    a bridge's reads for a crossing ─▶ each at its chain's newest final block ─▶ Terms ─▶ Lane
+
+Every read of a pool is bound to the same block hash. What a pool answers is checked as a state that
+a pool can be in; a window of ticks is read, and a sale that leaves it ends there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from keeper.chain.port import BlockRef, Call, Chain
+from keeper.chain.port import BlockRef, Call, Chain, Level
 from keeper.errors import RemoteFault
 from keeper.reasons import Reason
+from keeper.route.bridges.port import Bridge, Crossing, Terms, lane_of
+from keeper.route.congestion import Seen, live
+from keeper.route.graph import Lane
 from keeper.route.ticks import MAX_CROSSINGS, MAX_TICK, MIN_TICK, TickBook
+from keeper.units import ChainId
 from keeper.venue.abi import answers, calldata
 
 WINDOW = 13_864
@@ -63,6 +69,44 @@ async def read_ticks(
     except ValueError as error:
         where = f"0x{pool.hex()} on chain {chain.id}"
         raise RemoteFault(where, Reason.REVERTED, f"no Uniswap v3 pool: {error}") from error
+
+
+async def read_terms(chains: Mapping[ChainId, Chain], bridge: Bridge, crossing: Crossing) -> Terms:
+    """Return a bridge's terms for a crossing, as final blocks have them.
+
+    Raises:
+        RemoteFault: a chain cannot be read.
+    """
+    replies = []
+    for read in bridge.quote_reads(crossing):
+        chain = chains[read.chain]
+        replies += await _calls(chain, [read.call], (await chain.head(Level.FINAL)).ref)
+    return bridge.quoted(crossing, replies)
+
+
+async def read_lanes(
+    chains: Mapping[ChainId, Chain],
+    bridges: Sequence[Bridge],
+    seen: Mapping[tuple[bytes, Crossing], Seen] | None = None,
+) -> tuple[tuple[Lane, Terms], ...]:
+    """Return every lane of some bridges as it is now, with its terms.
+
+    Args:
+        chains: all that the bridges join.
+        bridges: what to ask.
+        seen: by address and crossing, what was observed of lanes.
+
+    Raises:
+        RemoteFault: a chain cannot be read.
+    """
+    found = []
+    for bridge in bridges:
+        for crossing in bridge.crossings():
+            terms = await read_terms(chains, bridge, crossing)
+            lane = lane_of(bridge, crossing, terms)
+            known = (seen or {}).get((lane.bridge, crossing), Seen())
+            found.append((live(lane, known), terms))
+    return tuple(found)
 
 
 async def _calls(chain: Chain, calls: Sequence[Call], at: BlockRef) -> list[bytes]:

@@ -17,11 +17,11 @@ Source: Rockafellar and Uryasev, "Optimization of Conditional Value-at-Risk", 20
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from keeper.route.graph import Lane, edges_of
+from keeper.route.graph import Lane, edges_of, fault_of
 from keeper.route.moves import Move, Path, Task, cost_of, exposure_of, fee_ppm, tighter, whole
 from keeper.route.programme import search
 from keeper.route.risk import failure_ppm
-from keeper.units import ChainId
+from keeper.units import PPM, ChainId
 
 __all__ = ["Move", "Rebalance", "Task", "cost_of", "exposure_of", "paths_of", "rebalance"]
 
@@ -55,7 +55,7 @@ def paths_of(lanes: Sequence[Lane], task: Task) -> tuple[Path, ...]:
     """Return the paths from surplus to need that are in time, cheapest first."""
     gas = dict(task.gas)
     usable = sorted(
-        (lane for lane in lanes if not lane.cursed and lane.room > lane.fee_fixed),
+        (lane for lane in lanes if not lane.cursed and not fault_of(lane) and fee_ppm(lane) < PPM),
         key=lambda lane: edges_of(lane)[0].key(),
     )
     out: dict[ChainId, list[Lane]] = {}

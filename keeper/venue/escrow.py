@@ -140,13 +140,14 @@ def prepared(spec: ChainSpec, records: Records, but: Container[bytes] = ()) -> I
     escrow = spec.contract("Escrow")
     for (flow, index), data in rows(records, escrow, PREPARED, 2, 11):
         if escrow is not None and flow not in but:
-            one = _decoded(spec.id, escrow, flow, index, data)
+            one = decoded(spec.id, escrow, flow, index, data)
             left = records.get(escrow, PAID, flow, index) is not None
             yield replace(one, left=True) if left else one
 
 
 @lru_cache(maxsize=KEPT)
-def _decoded(chain: ChainId, escrow: bytes, flow: bytes, index: bytes, data: bytes) -> Prepared:
+def decoded(chain: ChainId, escrow: bytes, flow: bytes, index: bytes, data: bytes) -> Prepared:
+    """Return the leg of one `Prepared` event."""
     return Prepared(
         flow=flow,
         index=int.from_bytes(index, "big"),

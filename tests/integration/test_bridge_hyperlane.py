@@ -15,6 +15,8 @@ from keeper.route.bridges.message import checkpoint_digest
 from keeper.route.bridges.multisig import Tree, metadata_of, sign
 from keeper.route.bridges.port import Send, Stage, Transfer, lane_of, step_sends
 from keeper.route.bridges.service import Courier
+from keeper.route.congestion import Delivery, Seen
+from keeper.route.reader import read_lanes
 from keeper.units import BlockNumber
 from keeper.venue.abi import answers, calldata
 from tests.support.anvil import anvil_binary
@@ -51,7 +53,7 @@ async def send(world: Bridged, place: int, amount: int, sender: int, to: int) ->
         ),
     )  # fmt: skip
     terms = await world.terms(place)
-    sends = step_sends([route], step, raw(site, sender), terms)
+    sends = step_sends([route], step, raw(site, sender), terms, 10**18)
     receipts = await site.run(sends, site.shop.people[sender])
     (transfer,) = route.sent(crossing, receipts[-1].logs)
     assert (transfer.amount, transfer.recipient) == (amount, raw(site, to))
@@ -206,6 +208,26 @@ async def test_below_the_threshold_nothing_arrives_and_strangers_messages_are_no
             assert await stage(world, transfer) is Stage.SENT
         async with couriers(world, frozenset({0})):  # one more keeper comes
             await arrival(world, transfer)
+
+
+async def test_lanes_are_what_contracts_say_and_what_was_seen(anvil_binary: Path) -> None:
+    async with bridged(anvil_binary) as world:
+        await world.token.tx("mint", 10**12, sender=world.sites[HOME].shop.people[ALICE])
+        await send(world, 0, 10**9, ALICE, BOB)
+        chains = {chain: site.chain for chain, site in world.sites.items()}
+        for site in world.sites.values():
+            await site.shop.anvil.mine(2)
+        out, back = world.route.crossings()
+        (first, _), (second, _) = await read_lanes(chains, [world.route])
+        assert (second.room, first.p95_ms) == (10**9, 60_000)
+        slow = Seen(tuple(Delivery(0, 90_000) for _ in range(20)), 5 * 10**8, 10**7)
+        seen = {
+            (world.route.address(out), out): slow,
+            (world.route.address(back), back): Seen(cursed=True),
+        }
+        (first, _), (second, _) = await read_lanes(chains, [world.route], seen)
+        assert (first.p95_ms, first.queue) == (90_000 + 50_000, 5 * 10**8)
+        assert (first.cursed, second.cursed) == (False, True)
 
 
 async def test_a_route_that_is_set_up_otherwise_is_cursed(anvil_binary: Path) -> None:

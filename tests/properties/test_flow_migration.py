@@ -121,7 +121,7 @@ def best(conditions: dict[Offer, Condition], wanted: int = 10**6) -> list[bytes]
     graph = graph_of(NETWORK, conditions)
     found = delivering(graph, Request(HERE, THERE, wanted, 60_000))
     assert found is not None
-    assert check_quote(graph, found, 10**6) is None
+    assert check_quote(graph, found.request, found, 10**6) is None
     assert not found.request.exclude
     return [hop.edge.way.bridge for hop in found.hops if isinstance(hop.edge.way, Lane)]
 

@@ -63,7 +63,7 @@ def test_a_quote_keeps_caps_limits_and_deadline(
     assert found.sent <= AMOUNT
     if deadline:
         assert found.latency_ms <= deadline
-    assert check_quote(Graph((), offered), found, 10**9) is None
+    assert check_quote(Graph((), offered), request, found, 10**9) is None
     assert found.delivered <= found.certificate.bound
 
 
@@ -89,11 +89,36 @@ def test_a_worse_lane_is_taken_only_when_the_better_is_full(
     assert worse.delivered <= found.delivered + AMOUNT // 10**6
 
 
+def test_a_way_that_cannot_be_is_left_out_and_stops_nothing() -> None:
+    good = lane(1)
+    odd = (
+        lane(2, fee_ppm=10**6),
+        lane(3, fee_ppm=-1),
+        lane(4, fee_fixed=-5),
+        lane(5, curvature=-1),
+        lane(6, capacity=0),
+        lane(7, curvature=1),
+    )
+    swaps = (
+        replace(small_graph().swaps[0], fee_ppm=10**6),
+        replace(small_graph().swaps[0], venue=b"\x22" * 20, weights=(0, 1)),
+        replace(small_graph().swaps[0], venue=b"\x23" * 20, reserves=(0, 1)),
+    )
+    graph, request = Graph(swaps, (good, *odd)), Request(START, END, 10**9)
+    found = quote(graph, request)
+    assert [hop.edge.way for hop in found.hops] == [good]
+    assert len(found.left_out) == len(swaps) + len(odd) - 1
+    assert check_quote(graph, request, found, 10**6) is None
+    task = Task(((HOME, 10**9),), ((AWAY, 10**8),))
+    moved = rebalance((good, *odd), task)
+    assert [move.path for move in moved.moves] == [(good,)]
+
+
 def test_a_tampered_quote_is_refused() -> None:
     graph = small_graph()
     request = Request(START, END._replace(asset=small_graph().swaps[0].assets[1]), 3 * 10**11)
     found = quote(graph, request)
-    assert check_quote(graph, found, 10_000) is None
+    assert check_quote(graph, request, found, 10_000) is None
     assert found.certificate.gap_ppb <= 10_000
     hop = found.hops[0]
     dearer = replace(graph, lanes=tuple(replace(one, fee_ppm=9000) for one in graph.lanes))
@@ -108,10 +133,14 @@ def test_a_tampered_quote_is_refused() -> None:
             certificate=replace(found.certificate, bound=found.certificate.value * 999 // 1000),
         ),
         replace(found, hops=(hop, hop, *found.hops[1:])),
+        replace(found, hops=(replace(hop, least_out=-1), *found.hops[1:])),
+        replace(found, sent=found.sent - 1),
+        replace(found, request=replace(request, deadline_ms=1)),
+        replace(found, request=replace(request, exclude=frozenset({b"\x09" * 20}))),
     ]
     for one in forged:
-        assert check_quote(graph, one, 10**9) is not None
-    assert check_quote(dearer, found, 10**9) is not None
+        assert check_quote(graph, request, one, 10**9) is not None
+    assert check_quote(dearer, request, found, 10**9) is not None
 
 
 @settings(max_examples=30, deadline=None)

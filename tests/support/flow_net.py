@@ -202,8 +202,8 @@ class Net:
         """Bring a decision as the carrier does; raises `Reverted` if its contract refuses."""
         self.do(bring(decision, *self.sealed[decision.leaf]))
 
-    def do(self, call: Call, who: str = "anyone") -> None:
-        """Send a call; raises `Reverted` if its contract refuses."""
+    def do(self, call: Call, who: str = "anyone") -> list[Log]:
+        """Send a call and return what it logs; raises `Reverted` if its contract refuses."""
         at = [chain.id for chain in self.spec.chains].index(call.chain)
         world = self.worlds[at]
         result = world.env.execute_code(
@@ -211,9 +211,12 @@ class Net:
         )
         if result.is_error:
             raise Reverted(bytes(result.output)[68:].rstrip(b"\0").decode(errors="replace"))
-        for where, topics, data in result.get_log_entries():
-            words = tuple(topic.to_bytes(32, "big") for topic in topics)
-            self.tables[at] = self.tables[at].apply([Log(bytes(where), words, bytes(data))])
+        logs = [
+            Log(bytes(where), tuple(topic.to_bytes(32, "big") for topic in topics), bytes(data))
+            for where, topics, data in result.get_log_entries()
+        ]
+        self.tables[at] = self.tables[at].apply(logs)
+        return logs
 
     def records(self) -> dict[ChainId, Table]:
         """Return the newest table of every chain, final or not."""

@@ -53,7 +53,7 @@ def message(nonce: int, amount: int = 7, recipient: bytes = ME) -> HyperlaneMess
 
 
 def validator(place: int) -> Validator:
-    return Validator(1, HOOK, VALIDATORS, 3, KEYS[place], route().wants)
+    return Validator(1, HOOK, VALIDATORS, 3, KEYS[place], lambda raw: route().read(raw) is not None)
 
 
 def fed(place: int, count: int = 1) -> tuple[Validator, list[bytes]]:
@@ -188,11 +188,11 @@ def step(**changes: Any) -> Step:
 
 def test_a_plan_step_becomes_an_approval_and_a_transfer() -> None:
     bridge = route()
-    allow, transfer = step_sends([bridge], step(), ME, Terms(value=5))
+    allow, transfer = step_sends([bridge], step(), ME, Terms(value=5), 5)
     assert (allow.to, allow.value) == (ENDS[0].token, 0)
     assert (transfer.to, transfer.value) == (ENDS[0].router, 5)
     assert transfer.data[36:68] == word(ME)
-    (other,) = step_sends([bridge], step(recipient=b"\x07" * 20), ME, Terms())[1:]
+    (other,) = step_sends([bridge], step(recipient=b"\x07" * 20), ME, Terms(), 0)[1:]
     assert other.data[36:68] == word(b"\x07" * 20)
 
 
@@ -206,13 +206,14 @@ def test_a_plan_step_becomes_an_approval_and_a_transfer() -> None:
         (replace(step(), kind=StepKind.SWAP), Terms(), "does not say"),
         (step(), Terms(fault="stopped"), "must not be used: stopped"),
         (step(), Terms(capacity=99), "at most 99"),
+        (step(), Terms(value=10), "asks 10 wei, above 9"),
         (step(), Terms(fee_ppm=1), "brings 99, and 100"),
         (step(least_out=0), Terms(fee_fixed=100), "brings 0"),
     ],
 )
 def test_steps_that_no_bridge_takes(given: Step, terms: Terms, why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        step_sends([route()], given, ME, terms)
+        step_sends([route()], given, ME, terms, 9)
 
 
 def test_a_lane_carries_the_terms() -> None:
@@ -281,18 +282,65 @@ async def test_nothing_is_said_on_leaves_that_do_not_give_the_hooks_root() -> No
     assert [frame[8:40] for frame in said] == [message(nonce).id for nonce in range(3)]
     await courier._follow(origin)
     assert liar.reads == 5, "what was read is not read again"
-    assert courier.take(b"") is Reason.WRONG_CONFIG
+    assert courier.take(b"") is Reason.MALFORMED
+    assert courier.take(b"\0\0\0\x09" + said[0][4:]) is None
     assert courier.take(said[0]) is Reason.DUPLICATE
     await trio.lowlevel.checkpoint()
+
+
+async def test_one_dead_destination_does_not_stop_the_others() -> None:
+    third = ChainId(3)
+    end = End(third, 3, b"\x03" * 20, b"\x2b" * 20, b"\x2a" * 20, b"\x2d" * 20)
+    bridge = Hyperlane(
+        USDC, (*ENDS, end), VALIDATORS, 1, verifier=keccak(b"us"), timing=Timing(1000, 9000)
+    )
+    away = message(0)
+    further = replace(message(1), destination=3, recipient=word(end.router))
+    ref = BlockRef(HOME, BlockNumber(3), b"\x03" * 32)
+    tree, logs = Tree(), []
+    for index, one in enumerate((away, further)):
+        tree.insert(one.id)
+        leaf = encode(["bytes32", "uint32"], [one.id, index])
+        logs.append(Log(ref, 2 * index, b"t", BOX, (DISPATCH,), encode(["bytes"], [one.encode()])))
+        logs.append(Log(ref, 2 * index + 1, b"t", HOOK, (INSERTED,), leaf))
+
+    class Dead(Liar):
+        async def head(self, level: Level = Level.UNSAFE) -> Header:
+            raise RemoteFault("endpoint", Reason.ENDPOINT_DOWN)
+
+    said: list[bytes] = []
+    brought: list[Send] = []
+
+    async def bring(one: Send) -> bool:
+        brought.append(one)
+        raise RemoteFault("endpoint", Reason.ENDPOINT_DOWN)
+
+    chains: Any = {
+        HOME: (Liar(logs, tree.root), BlockNumber(0)),
+        AWAY: (Dead([], b""), BlockNumber(0)),
+        third: (Liar([], Tree().root), BlockNumber(0)),
+    }
+    courier = Courier([bridge], chains, KEYS[0], said.append, bring, patience_s=0.0)
+    origin = next(iter(courier._origins.values()))
+    await courier._follow(origin)
+    assert [frame[8:40] for frame in said] == [further.id]
+    await courier._deliver(origin)
+    assert [one.chain for one in brought] == [third]
+    assert {frame[8:40] for frame in said} == {away.id, further.id}, "said again, in case"
+    await courier._deliver(origin)
+    assert len(brought) == 2, "without patience it tries again at once"
 
 
 def test_stages_and_answers_that_are_none() -> None:
     bridge = route()
     crossing = Crossing(HOME, AWAY, USDC)
-    transfer = bridge.read(crossing, message(1).encode())
+    transfer = bridge.read(message(1).encode())
     assert transfer is not None
     assert bridge.stage(transfer, [b""]) is bridge.stage(transfer, []) is Stage.SENT
     assert bridge.stage(transfer, [(1).to_bytes(32, "big")]) is Stage.ARRIVED
-    assert bridge.read(Crossing(AWAY, HOME, USDC), message(1).encode()) is None
+    assert transfer.crossing == crossing
+    assert bridge.read(replace(message(1), origin=2, destination=1).encode()) is None
+    assert bridge.read(replace(message(1), destination=1).encode()) is None
+    assert bridge.read(replace(message(1), destination=9).encode()) is None
     long = replace(message(1), body=b"\x01" + message(1).body[1:])
-    assert bridge.read(crossing, long.encode()) is None
+    assert bridge.read(long.encode()) is None

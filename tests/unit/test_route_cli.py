@@ -3,12 +3,15 @@
 import json
 from pathlib import Path
 
+from click.testing import Result
+from msgspec import structs
 from typer.testing import CliRunner
 
 from keeper.cli.route import app
+from keeper.errors import ConfigError
 from keeper.units import symbol
-from policies.api import Act, BridgeQuote, Holding, MarketView, Skip, Wide
-from policies.routing import Routing, RoutingConfig
+from policies.api import Act, BridgeQuote, Holding, MarketView, Skip, Wide, decoder, encoder
+from policies.routing import Memory, Routing, RoutingConfig
 
 USDC = symbol("USDC")
 LANE = {
@@ -48,6 +51,60 @@ def test_quote_and_explain(tmp_path: Path) -> None:
     assert json.loads(run(tmp_path, "quote", "--deadline", "59", "--json"))["delivered"] == 0
 
 
+def balance(tmp_path: Path, *options: str) -> Result:
+    lanes = [
+        LANE,
+        {**LANE, "bridge": "0x" + "02" * 20, "verifier": "0x" + "02" * 32, "fee_ppm": 900},
+        {**LANE, "bridge": "0x" + "03" * 20, "asset": "WETH", "fee_ppm": 0},
+    ]
+    path = tmp_path / "lanes.json"
+    path.write_text(json.dumps({"lanes": lanes}))
+    words = ["rebalance", "--graph", str(path), "--asset", "USDC", "--gas", "1=1000"]
+    return CliRunner().invoke(app, [*words, "--surplus", "1=3000000", *options])
+
+
+def test_rebalance_shows_moves_cost_and_bound(tmp_path: Path) -> None:
+    need = ("--need", "10=1000000")
+    found = json.loads(balance(tmp_path, *need, "--json").output)
+    (move,) = found["moves"]
+    assert (found["status"], move["bridges"]) == ("optimal", ["0x" + "01" * 20])
+    assert move["arrives"] >= 1_000_000
+    assert found["bound"] <= found["cost"]
+    loss = 2  # a millionth of the amount, rounded up
+    assert found["cost"] == move["amount"] - move["arrives"] + 1000 + loss
+    limited = (*need, "--limit", "0x" + "01" * 32 + "=400000", "--json")
+    other = json.loads(balance(tmp_path, *limited).output)
+    # a second send costs more gas than the cheaper lane saves on what its limit leaves
+    assert [move["bridges"] for move in other["moves"]] == [["0x" + "02" * 20]]
+    assert other["cost"] > found["cost"]
+    free = json.loads(balance(tmp_path, *limited, "--gas", "10=1").output)
+    assert free == other, "gas is paid where a send starts"
+    assert "no plan costs less than" in balance(tmp_path, *need).output
+    late = balance(tmp_path, *need, "--deadline", "59")
+    assert (late.exit_code, "infeasible" in late.output) == (0, True)
+
+
+def test_intents_are_netted_before_anything_moves(tmp_path: Path) -> None:
+    asked = ("--intent", "1:10=700000", "--intent", "10:1=300000", "--json")
+    found = json.loads(balance(tmp_path, *asked).output)
+    assert found["netted"] == 600_000
+    (move,) = found["moves"]
+    assert 400_000 <= move["arrives"] < 400_100
+    even = ("--intent", "1:10=5", "--intent", "10:1=5", "--json")
+    nothing = json.loads(balance(tmp_path, *even).output)
+    assert (nothing["netted"], nothing["moves"], nothing["status"]) == (10, [], "optimal")
+    for text in ("1:10", "1:1=5", "1:10=0"):
+        assert isinstance(balance(tmp_path, "--intent", text).exception, ConfigError)
+
+
+def test_rebalance_says_what_is_wrong_with_an_amount(tmp_path: Path) -> None:
+    for options in (("--need", "10"), ("--need", "10=-1"), ("--need", "10=1", "--need", "10=2")):
+        done = balance(tmp_path, *options)
+        assert isinstance(done.exception, ConfigError), options
+    odd = balance(tmp_path, "--need", "10=1", "--limit", "verifier")
+    assert "is not a limit" in str(odd.exception)
+
+
 def view(in_flight: int, fee: int = 500, now: int = 1_000) -> MarketView:
     return MarketView(
         1,
@@ -70,3 +127,41 @@ def test_the_routing_policy_orders_once_and_not_at_any_price() -> None:
     assert again == []
     (skip,), _ = policy.decide(view(0, fee=9_000), b"")
     assert isinstance(skip, Skip)
+
+
+def holdings(now: int, home: int, away: int, coming: int = 0) -> MarketView:
+    inventory = (Holding(1, USDC, Wide(home)), Holding(10, USDC, Wide(away), Wide(coming)))
+    return structs.replace(view(0, now=now), inventory=inventory)
+
+
+def means(state: bytes) -> dict[int, int]:
+    return {row.chain: int(row.mean) for row in decoder(Memory)(state).seen}
+
+
+def test_its_own_moves_are_no_demand() -> None:
+    policy = Routing(RoutingConfig(floor=10**8, weight_ppm=1_000_000))
+    (act,), state = policy.decide(holdings(0, 10**10, 10**6), b"")
+    assert isinstance(act, Act)
+    amount = int(dict(act.steps[0].numbers)["amount"])
+    _, sent = policy.decide(holdings(60_000, 10**10 - amount, 10**6, amount), state)
+    assert means(sent) == {1: 0, 10: 0}
+    _, came = policy.decide(holdings(120_000, 10**10 - amount, 10**6 + amount), sent)
+    assert means(came) == {1: 0, 10: 0}
+    # not carried out: then what left was somebody else's doing
+    _, other = policy.decide(holdings(60_000, 10**10 - amount, 10**6), state)
+    assert means(other)[1] == amount * 10**6 // 60_000
+    _, spent = policy.decide(holdings(180_000, 10**10 - amount, amount), came)
+    assert means(spent)[10] == 10**6 * 10**6 // 60_000
+
+
+def test_a_memory_that_cannot_be_read_is_none() -> None:
+    policy = Routing(RoutingConfig(floor=10**8))
+    fresh = policy.decide(view(0), b"")
+    for odd in (b"\x00", b"garbage", encoder().encode([(1, 2, b"x", "3", "4", "5")])):
+        assert policy.decide(view(0), odd) == fresh
+    huge = structs.replace(view(0), inventory=(Holding(1, USDC, Wide((1 << 127) - 1)),))
+    _, state = policy.decide(huge, b"")
+    _, state = policy.decide(
+        structs.replace(huge, now_ms=1_001, inventory=(Holding(1, USDC, Wide(0)),)), state
+    )
+    assert means(state)[1] == (1 << 126) - 1

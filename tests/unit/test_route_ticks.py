@@ -63,7 +63,7 @@ def test_a_larger_sale_brings_more_at_a_worse_price(
 def test_a_quote_over_tick_pools_is_exact_and_bounded(seed: int, other: int, amount: int) -> None:
     graph = Graph((tick_swap(1, seed), tick_swap(2, other)))
     found = quote(graph, Request(START, BACK, amount))
-    assert check_quote(graph, found, 10**9) is None
+    assert check_quote(graph, found.request, found, 10**9) is None
     assert found.delivered == sum(gives(hop.edge, hop.amount) for hop in found.hops)
     assert found.delivered <= found.certificate.bound
     alone = max(gives(edges_of(swap)[0], amount) for swap in graph.swaps)

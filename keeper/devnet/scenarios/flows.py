@@ -227,7 +227,7 @@ class _Stage:
         found = delivering(graph, Request(*places, wanted, seconds * 1000))
         if found is None:
             raise LocalError(f"no route brings {wanted} to the venue in {seconds} s")
-        fault = check_quote(graph, found, GAP_PPB)
+        fault = check_quote(graph, found.request, found, GAP_PPB)
         if fault is not None:
             raise LocalError(f"a peer would refuse the route: {fault}")
         legs = legs_of(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from keeper.chain.port import Call, Log
 from keeper.hashing import type_hash
 from keeper.parameters import BridgeClass
-from keeper.route.bridges.message import HyperlaneMessage, decode_hyperlane
+from keeper.route.bridges.message import decode_hyperlane
 from keeper.route.bridges.port import (
     UNBOUNDED,
     Crossing,
@@ -80,6 +80,12 @@ class Hyperlane:
         self.asset, self.validators, self.threshold = asset, tuple(validators), threshold
         self.verifier, self.timing, self.security = verifier, timing, security
         self._ends = {end.chain: end for end in ends}
+        self._domains = {end.domain: end for end in ends}
+
+    @property
+    def ends(self) -> tuple[End, ...]:
+        """Return every end, by chain."""
+        return tuple(self._ends[chain] for chain in sorted(self._ends))
 
     def end(self, chain: ChainId) -> End:
         """Return the end on a chain.
@@ -155,31 +161,27 @@ class Hyperlane:
         for log in logs:
             if log.address != here.mailbox or log.topics[:2] != (DISPATCH, word(here.router)):
                 continue
-            transfer = self.read(crossing, answers(("bytes",), log.data)[0])
-            if transfer is not None:
+            transfer = self.read(answers(("bytes",), log.data)[0])
+            if transfer is not None and transfer.crossing == crossing:
                 found.append(transfer)
         return tuple(found)
 
-    def read(self, crossing: Crossing, raw: bytes) -> Transfer | None:
-        """Return the transfer of a message, or None if it is not one of this crossing."""
-        here, there = self._pair(crossing)
+    def read(self, raw: bytes) -> Transfer | None:
+        """Return the transfer of a message, or None if it is not one of this route."""
         try:
             message = decode_hyperlane(raw)
         except ValueError:
             return None
-        expected = (here.domain, word(here.router), there.domain, word(there.router))
-        if (message.origin, message.sender, message.destination, message.recipient) != expected:
+        here, there = (self._domains.get(one) for one in (message.origin, message.destination))
+        if here is None or there is None or here is there:
+            return None
+        if (message.sender, message.recipient) != (word(here.router), word(there.router)):
             return None
         if len(message.body) < 64 or any(message.body[:12]):
             return None
+        crossing = Crossing(here.chain, there.chain, self.asset)
         amount = int.from_bytes(message.body[32:64], "big")
         return Transfer(message.id, crossing, message.body[12:32], amount, raw)
-
-    def wants(self, message: HyperlaneMessage) -> bool:
-        """Return whether a message belongs to this route."""
-        return any(
-            self.read(crossing, message.encode()) is not None for crossing in self.crossings()
-        )
 
     def arrival_reads(self, transfer: Transfer) -> tuple[Read, ...]:
         """Return whether the destination's mailbox has the message."""

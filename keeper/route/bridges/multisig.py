@@ -16,7 +16,7 @@ from coincurve import PrivateKey, PublicKey
 
 from keeper.hashing import keccak
 from keeper.reasons import Reason
-from keeper.route.bridges.message import HyperlaneMessage, checkpoint_digest, decode_hyperlane
+from keeper.route.bridges.message import checkpoint_digest, decode_hyperlane
 
 DEPTH = 32
 MAX_WAITING = 256
@@ -124,7 +124,7 @@ class Validator:
         validators: tuple[bytes, ...],
         threshold: int,
         key: bytes,
-        wanted: Callable[[HyperlaneMessage], bool],
+        wanted: Callable[[bytes], bool],
     ) -> None:
         self.tree = Tree()
         self._domain, self._hook = domain, hook.rjust(32, b"\0")
@@ -142,7 +142,7 @@ class Validator:
             message = decode_hyperlane(raw)
         except ValueError:
             return
-        if message.origin != self._domain or not self._wanted(message):
+        if message.origin != self._domain or not self._wanted(raw):
             return
         if len(self._waiting) >= MAX_WAITING:
             # the oldest goes: one that nobody can deliver must not block those after it

@@ -210,7 +210,7 @@ def lane_of(bridge: Bridge, crossing: Crossing, terms: Terms, coin_cost: int = 0
 
 
 def step_sends(
-    bridges: Sequence[Bridge], step: Step, sender: bytes, terms: Terms
+    bridges: Sequence[Bridge], step: Step, sender: bytes, terms: Terms, most_value: int
 ) -> tuple[Send, ...]:
     """Return the transactions of a BRIDGE step: its venue names the bridge.
 
@@ -219,9 +219,11 @@ def step_sends(
         step: with `amount`, `asset`, `destination` and `least_out`; `recipient` if not the sender.
         sender: whose funds move.
         terms: the bridge's terms now.
+        most_value: native coin that the transfer may cost; a bridge names its own price.
 
     Raises:
-        ValueError: it is no such step, no bridge carries it, or the terms bring less than it asks.
+        ValueError: it is no such step, no bridge carries it, it costs too much, or the terms bring
+            less than it asks.
     """
     names = dict(step.args)
     amount, asset, destination = (names.get(name) for name in ("amount", "asset", "destination"))
@@ -237,6 +239,8 @@ def step_sends(
         if crossing in bridge.crossings() and bridge.address(crossing) == step.venue:
             if terms.fault:
                 raise ValueError(f"{bridge.name} must not be used: {terms.fault}")
+            if terms.value > most_value:
+                raise ValueError(f"{bridge.name} asks {terms.value} wei, above {most_value}")
             if amount > terms.capacity:
                 raise ValueError(f"{bridge.name} takes at most {terms.capacity}")
             brings = amount - -(-amount * terms.fee_ppm // 1_000_000) - terms.fee_fixed

@@ -19,14 +19,16 @@ from keeper.chain.port import Chain, Level, Log
 from keeper.errors import RemoteFault
 from keeper.reasons import Reason
 from keeper.route.bridges.hyperlane import DISPATCH, INSERTED, End, Hyperlane, process
-from keeper.route.bridges.message import HyperlaneMessage, decode_hyperlane
-from keeper.route.bridges.multisig import Bring, Validator
+from keeper.route.bridges.message import decode_hyperlane
+from keeper.route.bridges.multisig import FRAME, Bring, Validator
 from keeper.route.bridges.port import Send, Stage, Transfer
 from keeper.units import BlockNumber, ChainId
 from keeper.venue.abi import answers, calldata
 
 log = structlog.get_logger(__name__)
 
+MAX_DOUBLINGS = 8
+"""With four keepers five seconds apart, a message that nobody can deliver is tried every 85 min."""
 SAY_AGAIN_S = 10.0
 """What has not arrived is said again: a peer may have missed it, or come later."""
 
@@ -38,6 +40,7 @@ class _Origin:
     validator: Validator
     next: int
     ready_at: dict[bytes, float] = field(default_factory=dict)
+    tries: dict[bytes, int] = field(default_factory=dict)
     said_at: float = 0.0
 
 
@@ -79,13 +82,22 @@ class Courier:
             end.domain, end.hook, first.validators, first.threshold, self._key, self._wanted
         )
 
-    def _wanted(self, message: HyperlaneMessage) -> bool:
-        return any(route.wants(message) for route in self._routes)
+    def _wanted(self, message: bytes) -> bool:
+        return self._transfer(message) is not None
+
+    def _transfer(self, message: bytes) -> Transfer | None:
+        found = (route.read(message) for route in self._routes)
+        return next((one for one in found if one is not None), None)
 
     def take(self, frame: bytes) -> Reason | None:
-        """Take a peer's frame; return why it is not accepted, if it is not."""
+        """Take a peer's frame; return why it is not accepted, if it is not.
+
+        What is about an origin that is not served here is another operator's business.
+        """
+        if len(frame) != FRAME:
+            return Reason.MALFORMED
         origin = self._origins.get(int.from_bytes(frame[:4], "big"))
-        return Reason.WRONG_CONFIG if origin is None else origin.validator.receive(frame)
+        return None if origin is None else origin.validator.receive(frame)
 
     async def run(self) -> None:
         """Serve every origin until cancelled."""
@@ -122,8 +134,7 @@ class Courier:
             origin.validator, origin.next = self._validator(end), origin.start
             raise RemoteFault(f"chain {end.chain}", Reason.ENDPOINT_LIED, str(error)) from error
         origin.next = head.ref.number + 1
-        await self._forget(origin)
-        pending = set(origin.validator.signed())
+        pending = await self._forget(origin)
         for name, frame in frames:
             if name in pending:
                 self._say(frame)
@@ -133,13 +144,12 @@ class Courier:
         now = trio.current_time()
         waiting = origin.validator.ready()
         origin.ready_at = {one.id: origin.ready_at.get(one.id, now) for one in waiting}
+        origin.tries = {one.id: origin.tries.get(one.id, 0) for one in waiting}
         late = [one for one in waiting if now >= self._due(origin, one)]
-        if late:
-            await self._forget(origin)
-            left = set(origin.validator.signed())
-            for one in late:
-                if one.id in left:
-                    await self._send(origin, one)
+        left = await self._forget(origin) if late else set()
+        for one in late:
+            if one.id in left:
+                await self._send(origin, one)
         if now >= origin.said_at + SAY_AGAIN_S:
             origin.said_at = now
             for frame in origin.validator.frames():
@@ -150,29 +160,40 @@ class Courier:
 
     async def _send(self, origin: _Origin, one: Bring) -> None:
         domain = decode_hyperlane(one.message).destination
-        done = await self._bring(process(self._origins[domain].end, one.metadata, one.message))
-        log.info("bridge", message=one.id.hex(), destination=domain, delivered=done)
-        # whether done or not, the others have their turns before this keeper tries again
-        origin.ready_at[one.id] = trio.current_time() + self._patience_s
+        send = process(self._origins[domain].end, one.metadata, one.message)
+        try:
+            done = await self._bring(send)
+            log.info("bridge", message=one.id.hex(), destination=domain, delivered=done)
+        except RemoteFault as fault:  # one chain that is down must not stop the others
+            log.warning("bridge", message=one.id.hex(), chain=send.chain, fault=str(fault))
+        # the others have their turns before this keeper tries again, and later every time: some
+        # messages cannot be delivered at all
+        tries = origin.tries[one.id] = origin.tries.get(one.id, 0) + 1
+        round_s = self._patience_s * len(self._routes[0].validators)
+        origin.ready_at[one.id] = trio.current_time() + round_s * 2 ** min(tries - 1, MAX_DOUBLINGS)
 
-    async def _forget(self, origin: _Origin) -> None:
-        """Drop messages that have arrived, by the destination's own word at its newest block."""
-        for transfer in self._transfers(origin):
+    async def _forget(self, origin: _Origin) -> set[bytes]:
+        """Drop messages that have arrived, by the destination's own word at its newest block.
+
+        Returns the ids of those that have not; what cannot be asked now is not among them.
+        """
+        left = set()
+        for message in origin.validator.messages():
+            transfer = self._transfer(message)
+            assert transfer is not None, "only served messages wait"
             (read,) = self._routes[0].arrival_reads(transfer)
             chain = self._chains[read.chain]
-            head = await chain.head()
-            answer = await chain.call(read.call.to, read.call.data, head.ref)
+            try:
+                head = await chain.head()
+                answer = await chain.call(read.call.to, read.call.data, head.ref)
+            except RemoteFault as fault:
+                log.warning("bridge", chain=read.chain, fault=str(fault))
+                continue
             if self._routes[0].stage(transfer, [answer]) is Stage.ARRIVED:
                 origin.validator.delivered(transfer.id)
-
-    def _transfers(self, origin: _Origin) -> list[Transfer]:
-        found = []
-        for message in origin.validator.messages():
-            for route in self._routes:
-                for crossing in route.crossings():
-                    transfer = route.read(crossing, message)
-                    found += [transfer] if transfer is not None else []
-        return found
+            else:
+                left.add(transfer.id)
+        return left
 
 
 def _taken(origin: _Origin, logs: Sequence[Log]) -> list[tuple[bytes, bytes]]:

@@ -1,0 +1,105 @@
+"""The courier in a node: where the operator configured warp routes and its key is a validator's.
+
+[bridges.*] ─▶ routes ─▶ Courier ─┬─ frames ─▶ gossip topic of messages ─▶ the other keepers
+                                  └─ deliveries ─▶ executor, settlement lane
+"""
+
+import structlog
+
+from keeper.config import Config
+from keeper.errors import ConfigError
+from keeper.execute.intent import Intent, Lane
+from keeper.execute.service import Executor
+from keeper.hashing import keccak
+from keeper.node.parts import Parts
+from keeper.reasons import Reason
+from keeper.route.bridges.port import Send
+from keeper.route.bridges.service import Courier
+from keeper.route.bridges.settings import routes_of
+from keeper.units import BlockNumber, Wei
+from p2p.port import Topic
+from p2p.service import verdict_of
+from p2p.verdicts import ACCEPT, Ignore, Verdict
+
+log = structlog.get_logger(__name__)
+
+DEADLINE_BLOCKS = 50
+FEE_CAP = Wei(10**17)
+"""A delivery costs 140,000 gas: this is dear at 700 gwei."""
+
+
+class Bringer:
+    """Sends deliveries through the executor, each try as an intent of its own."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._executor: Executor = parts.executor
+        self._chains = {chain: watcher.chain for chain, watcher in parts.watchers.items()}
+
+    async def __call__(self, send: Send) -> bool:
+        """Return whether the transaction was mined and did not revert."""
+        head = await self._chains[send.chain].head()
+        deadline = BlockNumber(head.ref.number + DEADLINE_BLOCKS)
+        outcome = await self._executor.submit(
+            Intent(
+                key=keccak(b"bridge" + send.data + deadline.to_bytes(8, "big")),
+                chain=send.chain,
+                lane=Lane.SETTLEMENT,
+                to=send.to,
+                data=send.data,
+                deadline=deadline,
+                fee_cap=FEE_CAP,
+                value=send.value,
+                why="deliver a bridged message",
+            ),
+            settled=False,
+        )
+        return outcome.succeeded
+
+
+class Couriers:
+    """What a member runs for bridges: nothing, or one courier."""
+
+    def __init__(self, parts: Parts, config: Config) -> None:
+        """Compose the courier.
+
+        Raises:
+            ConfigError: a section cannot be used.
+        """
+        where = str(config.home / "keeper.toml")
+        found = routes_of(config.bridges, parts.network.id, where)
+        self._courier: Courier | None = None
+        if found is None:
+            return
+        unknown = [chain for chain, _ in found.first_blocks if chain not in parts.watchers]
+        if unknown:
+            raise ConfigError(
+                f"[bridges] names chain {unknown[0]}, which the network does not have",
+                where=where,
+                remedy="leave its route out",
+            )
+        if parts.keys.address not in found.routes[0].validators:
+            log.warning("bridge", skipped="this keeper is no validator of the configured routes")
+            return
+        chains = {
+            chain: (parts.watchers[chain].chain, first) for chain, first in found.first_blocks
+        }
+        self._courier = Courier(
+            found.routes,
+            chains,
+            parts.keys.operator,
+            lambda frame: parts.p2p.publish(Topic.MESSAGES, frame),
+            Bringer(parts),
+        )
+
+    def take(self, peer: bytes, frame: bytes) -> Verdict:
+        """Take a frame of the topic of messages."""
+        del peer
+        reason = None if self._courier is None else self._courier.take(frame)
+        if reason is Reason.BAD_SIGNATURE:  # a validator of somebody else's multisig, perhaps
+            return Ignore(reason)
+        return ACCEPT if reason is None else verdict_of(reason)
+
+    async def run(self) -> None:
+        """Serve until cancelled, or return at once if there is nothing to serve."""
+        if self._courier is not None:
+            await self._courier.run()
