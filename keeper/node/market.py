@@ -15,6 +15,7 @@ import trio
 
 from keeper.chain.port import Call, Chain
 from keeper.clear import breakers
+from keeper.compete.bidder import Wish
 from keeper.compete.task import Task
 from keeper.contracts import decode_result, encode_call
 from keeper.desk.venue import gas_of
@@ -22,7 +23,6 @@ from keeper.errors import RemoteFault
 from keeper.hashing import keccak
 from keeper.legs import Leg, LegKind
 from keeper.network import ChainSpec, NetworkSpec
-from keeper.parameters import Parameters
 from keeper.snapshot.derive import Setting, Snapshot, watched
 from keeper.units import PPM, ChainId
 from policies import api
@@ -123,7 +123,6 @@ class Costs:
 
 def market_view(
     setting: Setting,
-    parameters: Parameters,
     snapshot: Snapshot,
     tasks: Collection[Task],
     gas: tuple[api.Gas, ...],
@@ -135,7 +134,6 @@ def market_view(
 
     Args:
         setting: the epoch's constants.
-        parameters: what governance set.
         snapshot: the final view.
         tasks: what may be bid for.
         gas: per chain where it is known.
@@ -143,6 +141,7 @@ def market_view(
         bond_free: of this keeper, in the bond's smallest unit.
         purse: this keeper's own account: its collateral is its inventory.
     """
+    parameters = snapshot.parameters(setting)
     margin, per_unit = parameters.margin, parameters.competition.bond_per_unit
     decimals = {one.symbol: one.decimals for one in margin.markets}
     decimals |= {one.symbol: one.decimals for one in margin.assets}
@@ -173,6 +172,15 @@ def market_view(
         heads=tuple((ref.chain, ref.number) for ref in snapshot.header.cut),
         bond_free=bond_free // per_unit,
     )
+
+
+def wish_of(act: api.Act, task: Task, *, standing: bool = False) -> Wish:
+    """Return what to bid for a task as a policy asks; never above the bonus all keepers agree on.
+
+    The venue may pay more than that least bonus, but a bid above it is refused by the rules.
+    """
+    price = min(act.price, task.bonus)
+    return Wish(act.task, price, task.value, profit=act.profit, standing=standing)
 
 
 def _breakers(snapshot: Snapshot) -> tuple[api.Breaker, ...]:
