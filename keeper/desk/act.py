@@ -147,8 +147,18 @@ async def execute(
 
     Raises:
         RemoteFault: the chain cannot be asked; the act stays open.
-        ValueError: the plan, or a step of it, is not one of this venue's.
+        ValueError: the plan, or a step of it, is not one of this venue's; the act has ended.
     """
+    try:
+        return await _steps(executor, venue, begun, keeper, acts)
+    except ValueError:
+        acts.end(begun.act.task)
+        raise
+
+
+async def _steps(
+    executor: Executor, venue: Venue, begun: Begun, keeper: bytes, acts: ActStore
+) -> Done:
     plan = begun.plan()
     live = executor.mode is Mode.LIVE
     if live:

@@ -130,8 +130,8 @@ class Desk:
         async with self._tools.turns[self.venue.chain.id]:
             users = self.roster.look()
             view = await self.venue.view(users, head)
-            self.roster.note(users, ((one.health_ppm, one.account[12:]) for one in view.accounts))
-            self.near, self.tasks = len(view.accounts), len(view.tasks)
+            self.roster.note(users, self.venue.near)
+            self.near, self.tasks = len(self.venue.near), len(view.tasks)
             await self._allow(head)
             await self._resume()
             if view.tasks:
@@ -152,6 +152,8 @@ class Desk:
     async def _decide(self, view: MarketView) -> None:
         outcome = await self.seat.decide(view)
         acts = [one for one in outcome.decisions if isinstance(one, Act)]
+        open_tasks = {task.task for task in view.tasks}
+        self._said = {task: size for task, size in self._said.items() if task in open_tasks}
         async with trio.open_nursery() as nursery:
             for act in acts[:MAX_ACTS]:
                 fault = act_fault(view, act)
