@@ -33,7 +33,7 @@ from keeper.hashing import keccak
 from keeper.legs import Leg, LegKind
 from keeper.merkle import merkle_proof
 from keeper.network import NetworkSpec
-from keeper.node.market import Place, bonuses_of, market_view, wish_of
+from keeper.node.market import Place, bonuses_of, market_view, wishes_of
 from keeper.node.recorder import earned
 from keeper.observe.observation import ObservationBody, SeenCommitment, SeenHead
 from keeper.observe.table import Table
@@ -222,19 +222,17 @@ class Session:
         )
         outcome = await self.host.outcome(view)
         values = {task.target.subject: task for task in state.tasks}
-        wishes = []
         for decision in outcome.decisions:
             task = values.get(decision.task)
             if isinstance(decision, Act) and task is not None:
                 self._acts[decision.task] = decision
-                wishes.append(wish_of(decision, task))
             if isinstance(decision, Skip) and task is not None:
                 tally = self.tallies.get(task.target.account)
                 if tally is not None and not tally.closes:
                     tally.why = outcome.fault or decision.why
         commit = self.bidder.commit(
             state.collecting,
-            wishes,
+            wishes_of(outcome.decisions, values),
             Reserve(BOND_WEI, 0),
             keccak(b"salt" + state.collecting.to_bytes(8, "big")),
             self._signer.sign,

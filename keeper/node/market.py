@@ -8,7 +8,7 @@ What is not known is left out, never guessed: a policy refuses what it has no pr
 not tasks, are what bids name, so they are what the policy is given as task ids.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 
 import trio
@@ -174,13 +174,23 @@ def market_view(
     )
 
 
-def wish_of(act: api.Act, task: Task, *, standing: bool = False) -> Wish:
-    """Return what to bid for a task as a policy asks; never above the bonus all keepers agree on.
+def wishes_of(
+    decisions: Iterable[api.Decision],
+    tasks: Mapping[bytes, Task],
+    standing: Collection[bytes] = (),
+) -> list[Wish]:
+    """Return what to bid as a policy asks: for tasks there are, from nothing to the agreed bonus.
 
-    The venue may pay more than that least bonus, but a bid above it is refused by the rules.
+    The venue may pay more than that least bonus, but a bid above it is refused by the rules; and a
+    policy is a stranger's code, whose price may be any number.
     """
-    price = min(act.price, task.bonus)
-    return Wish(act.task, price, task.value, profit=act.profit, standing=standing)
+    found = []
+    for act in decisions:
+        task = tasks.get(act.task) if isinstance(act, api.Act) else None
+        if isinstance(act, api.Act) and task is not None and act.price >= 0:
+            price, near = min(act.price, task.bonus), act.task in standing
+            found.append(Wish(act.task, price, task.value, profit=act.profit, standing=near))
+    return found
 
 
 def _breakers(snapshot: Snapshot) -> tuple[api.Breaker, ...]:

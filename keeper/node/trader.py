@@ -19,7 +19,7 @@ from keeper.compete.state import decode as decode_state
 from keeper.compete.task import Task
 from keeper.desk.seat import Seat
 from keeper.execute.intent import Outcome as Ended
-from keeper.node.market import Costs, market_view, wish_of
+from keeper.node.market import Costs, market_view, wishes_of
 from keeper.node.parts import Parts
 from keeper.snapshot.derive import Setting, Snapshot
 from keeper.units import ChainId
@@ -175,11 +175,7 @@ class Trader:
         bond = self._bonds.get(self._parts.keys.address)
         if bond is None or not self._collecting or self._parts.executor.mode.value == "off":
             return
-        wishes = [
-            wish_of(act, self._tasks[act.task], standing=act.task in self._standing)
-            for act in decisions
-            if isinstance(act, api.Act) and act.task in self._tasks
-        ]
+        wishes = wishes_of(decisions, self._tasks, self._standing)
         commit = self.bidder.commit(
             self._collecting,
             wishes,
