@@ -13,7 +13,7 @@ last field with a default is none, as older frames and records still decode.
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 import msgspec
 
@@ -27,6 +27,10 @@ MAX_STATE_BYTES = 1 << 20
 """State a policy may carry from view to view: it crosses the pipe twice for each view."""
 MAX_DECISIONS = 25_000
 MAX_STEPS = 16
+MAX_ALL_STEPS = 4_096
+"""Steps of all decisions on one view: more would hold the event loop while they are collected."""
+MAX_NAMES = 12
+"""Named numbers, and named bytes, of one step."""
 LEG_BYTES = 109
 
 
@@ -248,8 +252,8 @@ class PlanStep(msgspec.Struct, frozen=True, array_like=True):
     chain: int
     kind: StepName
     venue: bytes
-    numbers: tuple[tuple[str, Wide], ...] = ()
-    blobs: tuple[tuple[str, bytes], ...] = ()
+    numbers: Annotated[tuple[tuple[str, Wide], ...], msgspec.Meta(max_length=MAX_NAMES)] = ()
+    blobs: Annotated[tuple[tuple[str, bytes], ...], msgspec.Meta(max_length=MAX_NAMES)] = ()
     needs: tuple[str, ...] = ()
     rollback: str = ""
 
@@ -264,7 +268,7 @@ class Act(msgspec.Struct, frozen=True, tag="act"):
     why: str
     profit: int = 0
     """µUSD expected after every cost but `price`."""
-    steps: tuple[PlanStep, ...] = ()
+    steps: Annotated[tuple[PlanStep, ...], msgspec.Meta(max_length=MAX_STEPS)] = ()
 
 
 class Skip(msgspec.Struct, frozen=True, tag="skip"):
@@ -369,8 +373,8 @@ def encoder() -> msgspec.msgpack.Encoder:
     return msgspec.msgpack.Encoder(enc_hook=_encode_wide)
 
 
-def decoder(kind: Any) -> Callable[[bytes], Any]:
-    """Return the strict decoding function of a frame type."""
+def decoder(kind: Any) -> Callable[..., Any]:
+    """Return the strict decoding function of a frame type, from anything that is bytes."""
     return msgspec.msgpack.Decoder(kind, dec_hook=_decode_wide).decode
 
 

@@ -132,6 +132,15 @@ def shifted(view: api.MarketView) -> api.MarketView:
             for one in view.breakers
         ),
         heads=tuple((chain, height + SHIFT_VIEWS) for chain, height in view.heads),
+        orders=tuple(
+            msgspec.structs.replace(
+                one,
+                deadline_ms=one.deadline_ms + SHIFT_MS,
+                needed_ms=one.needed_ms + SHIFT_MS if one.needed_ms else 0,
+                turn_ms=one.turn_ms + SHIFT_MS if one.turn_ms else 0,
+            )
+            for one in view.orders
+        ),
     )
 
 
@@ -149,6 +158,8 @@ def shuffled(view: api.MarketView) -> api.MarketView:
         prices=mixed(view.prices),
         inventory=mixed(view.inventory),
         breakers=mixed(view.breakers),
+        bridges=mixed(view.bridges),
+        orders=mixed(view.orders),
     )
 
 

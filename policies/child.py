@@ -17,7 +17,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import trio
@@ -26,8 +26,23 @@ from policies import api
 
 BOOT_S = 10.0
 """Longest start of a child: imports from a cold disk."""
-MAX_FRAME = 16 << 20
-"""Longest answer: 25,000 decisions of 600 bytes."""
+MAX_FRAME = 8 << 20
+"""Longest answer: 25,000 decisions of 300 bytes."""
+MAX_DECISION = 16 << 10
+"""Longest decision: 16 steps of a kilobyte. Decoding one holds the event loop for 7 ms at most."""
+AT_ONCE = 16 << 10
+"""Bytes of decisions decoded before others get their turn: a hostile answer is decoded slowly."""
+
+
+class _Answer(msgspec.Struct, frozen=True, tag="answer"):
+    """An answer whose decisions are still bytes."""
+
+    view: int
+    decisions: Annotated[tuple[msgspec.Raw, ...], msgspec.Meta(max_length=api.MAX_DECISIONS)]
+    state: bytes
+
+
+_Reply = api.Ready | _Answer | api.Fault
 MAX_PRINT_TAIL = 4096
 
 
@@ -122,7 +137,8 @@ class Child:
         self.ready = ready
         self.prints = b""
         self._buffer = bytearray()
-        self._decode = api.decoder(api.Reply)
+        self._decode = api.decoder(_Reply)
+        self._decision = api.decoder(api.Decision)
         assert isinstance(process.stdin, trio.lowlevel.FdStream)
         assert isinstance(process.stdout, trio.lowlevel.FdStream)
         self._into, self._from = process.stdin.fileno(), process.stdout.fileno()
@@ -204,26 +220,46 @@ class Child:
         except BrokenPipeError:
             raise PolicyFault("exit", await self._ending()) from None
         reply = await self._reply()
-        if not isinstance(reply, api.Answer):
+        if not isinstance(reply, _Answer):
             raise PolicyFault(*_named(reply, "protocol"))
         if reply.view != view or self._buffer:
             raise PolicyFault("protocol", f"answered view {reply.view} when asked for {view}")
         if len(reply.state) > api.MAX_STATE_BYTES:
             raise PolicyFault("oversize", f"state of {len(reply.state)} bytes")
-        if len(reply.decisions) > api.MAX_DECISIONS:
-            raise PolicyFault("oversize", f"{len(reply.decisions)} decisions")
-        return reply
+        return api.Answer(reply.view, await self._decisions(reply.decisions), reply.state)
 
-    async def _reply(self) -> api.Reply:
+    async def _decisions(self, raws: tuple[msgspec.Raw, ...]) -> tuple[api.Decision, ...]:
+        """Return the decisions, a few at a time: the event loop is never away for long."""
+        found: list[api.Decision] = []
+        done = steps = 0
+        for raw in raws:
+            size = len(memoryview(raw))
+            if size > MAX_DECISION:
+                raise PolicyFault("oversize", f"a decision of {size} bytes")
+            done += size
+            if done > AT_ONCE:
+                done = size
+                await trio.lowlevel.checkpoint()
+            try:
+                decision: api.Decision = self._decision(raw)
+            except (msgspec.DecodeError, ValueError) as error:
+                raise PolicyFault("protocol", str(error)) from None
+            steps += len(decision.steps) if isinstance(decision, api.Act) else 0
+            if steps > api.MAX_ALL_STEPS:
+                raise PolicyFault("oversize", f"more than {api.MAX_ALL_STEPS} steps")
+            found.append(decision)
+        return tuple(found)
+
+    async def _reply(self) -> _Reply:
         await self._need(4)
         size = int.from_bytes(self._buffer[:4], "big")
         if size > MAX_FRAME:
             raise PolicyFault("protocol", f"a frame of {size} bytes")
         await self._need(4 + size)
-        body = bytes(self._buffer[4 : 4 + size])
-        del self._buffer[: 4 + size]
+        body = bytes(memoryview(self._buffer)[4 : 4 + size])
+        self._buffer = self._buffer[4 + size :]
         try:
-            reply: api.Reply = self._decode(body)
+            reply: _Reply = self._decode(body)
         except (msgspec.DecodeError, ValueError) as error:
             raise PolicyFault("protocol", str(error)) from None
         return reply
@@ -269,7 +305,7 @@ class Child:
                     await stream.aclose()
 
 
-def _named(reply: api.Reply, default: str) -> tuple[str, str]:
+def _named(reply: _Reply, default: str) -> tuple[str, str]:
     if isinstance(reply, api.Fault):
         return reply.cause, reply.detail
-    return default, f"unexpected {type(reply).__name__.lower()} frame"
+    return default, f"unexpected {type(reply).__name__.lower().strip('_')} frame"

@@ -342,6 +342,10 @@ class RecordFolder:
             self._begun.add(entry.desk)
         self._writer.append(entry)
 
+    def gap(self) -> None:
+        """Note that something was not written: the next view says its state again."""
+        self._begun.clear()
+
     def close(self) -> None:
         """Close the open record; a second call does nothing."""
         self._writer.close()

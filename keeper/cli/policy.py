@@ -27,7 +27,7 @@ from keeper.network import load as load_network
 from policies import backtest as backtests
 from policies import check as checks
 from policies import convert as converter
-from policies import discover, replay, report, rerun, scaffold
+from policies import discover, replay, report, rerun, scaffold, situations
 from policies.api import Decision, Kind, MarketView
 from policies.host import PolicyFault, PolicySpec
 from policies.market import World
@@ -47,8 +47,6 @@ PolicyName = Annotated[
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="JSON file with the policy's configuration.")
 ]
-CHECK_VIEWS = 40
-CHECK_ACCOUNTS = 60
 
 
 @contextmanager
@@ -94,15 +92,7 @@ def with_progress(total: int, as_json: bool, work: Callable[[Step], T]) -> T:
 def views_for(record: Path | None) -> list[MarketView]:
     """Return views to check a policy on: a node's, a converted record's, or a built-in crash."""
     if record is None:
-        world = World(converter.book_of(2_000 * 10**8, 1_700_000_000_000, CHECK_ACCOUNTS, 7))
-        prices = (2_000 - 12 * step for step in range(CHECK_VIEWS))
-        return [
-            world.tick(
-                world.now_ms + 1_000,
-                ((converter.ETH, price * 10**8), (converter.USDC, converter.PRICE_UNIT)),
-            )
-            for price in prices
-        ]
+        return situations.crash()
     views = [
         entry.view for entry in islice(RecordReader(record), 10_000) if isinstance(entry, Viewed)
     ]

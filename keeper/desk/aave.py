@@ -24,6 +24,8 @@ from policies.api import Account, MarketView, Task, Term, Wide
 
 DEPTH_SHARES = (64, 16, 8, 4, 2, 1)
 """A depth curve has a point at each of these parts of the largest collateral in the view."""
+MOST = 64
+"""Accounts read whole in one block, the ill with the largest debts first: no dust crowds them."""
 SWAP_GAS = 160_000
 """Measured 126,002 within one pool."""
 SWAP_SECONDS = 600
@@ -54,6 +56,7 @@ class AaveVenue:
         self._tasks = OpenTasks(market.pool)
         self._time = 0
         self.refused = ""
+        self.near: tuple[tuple[int, bytes], ...] = ()
 
     @property
     def addresses(self) -> tuple[bytes, ...]:
@@ -94,15 +97,19 @@ class AaveVenue:
         reads += [aave_v3.account_data_read(market, user) for user in users]
         found = await outputs(self.chain, reads, at)
         self._prices = aave_v3.prices_of(market, found[:count])
-        rows, tasks = [], []
+        near: list[tuple[bool, int, bytes, int]] = []
         for user, data in zip(users, found[count:], strict=True):
-            health = aave_v3.health_of(data)
+            health, owed = aave_v3.health_of(data), aave_v3.owed_of(data)
             if health >= PPM:
                 self._tasks.close(user)
             if health < WATCH_PPM:
-                row, task = await self._account(user, health, at)
-                rows.append(row)
-                tasks += [task] if task is not None else []
+                near.append((health >= PPM, -owed, user, health))
+        self.near = tuple((health, user) for _, _, user, health in near)
+        rows, tasks = [], []
+        for _, _, user, health in sorted(near)[:MOST]:
+            row, task = await self._account(user, health, at)
+            rows.append(row)
+            tasks += [task] if task is not None else []
         return MarketView(
             at.number,
             head.timestamp * 1000,

@@ -16,11 +16,13 @@ import msgpack
 
 from keeper.chain.port import Receipt
 from keeper.desk.venue import Venue
+from keeper.errors import RemoteFault
 from keeper.execute.intent import Intent, Lane, Mode, Outcome
 from keeper.execute.profit import NATIVE, Coin, profit
 from keeper.execute.service import Executor
 from keeper.hashing import keccak
 from keeper.plan import Plan, Step, check_plan
+from keeper.reasons import Reason
 from keeper.store import Store
 from keeper.units import BlockNumber, Wei
 from keeper.venue.port import Call
@@ -147,8 +149,18 @@ async def execute(
 
     Raises:
         RemoteFault: the chain cannot be asked; the act stays open.
-        ValueError: the plan, or a step of it, is not one of this venue's.
+        ValueError: the plan, or a step of it, is not one of this venue's; the act has ended.
     """
+    try:
+        return await _steps(executor, venue, begun, keeper, acts)
+    except ValueError:
+        acts.end(begun.act.task)
+        raise
+
+
+async def _steps(
+    executor: Executor, venue: Venue, begun: Begun, keeper: bytes, acts: ActStore
+) -> Done:
     plan = begun.plan()
     live = executor.mode is Mode.LIVE
     if live:
@@ -180,8 +192,8 @@ async def execute(
         if not outcome.succeeded:
             break
         receipt = await venue.chain.receipt(outcome.transaction)
-        if receipt is None:
-            break
+        if receipt is None:  # an endpoint behind, or a reorg: the next look goes on from here
+            raise RemoteFault(f"chain {step.chain}", Reason.MISSING_BLOCK, "no receipt yet")
         receipts.append(receipt)
     if live:
         acts.end(plan.task)

@@ -7,18 +7,39 @@ this keeper do is a liquidation that the venue itself offers, sold at no less th
 below the view's price.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from keeper.units import PPM
-from policies.api import Act, MarketView, PlanStep, Price, Task
+from policies.api import Act, Decision, MarketView, PlanStep, Price, Task
 
 MAX_LOSS_PPM = 50_000
 """A sale may ask for no less than this below the view's price: above any bonus worth taking."""
 MAX_SWAPS = 2
 
 
-def act_fault(view: MarketView, act: Act) -> str:
-    """Return what is wrong with an act, or an empty text."""
+def judged(view: MarketView, decisions: Iterable[Decision]) -> list[tuple[Act, str]]:
+    """Return every act with what is wrong with it: one a task, together within the funds."""
+    spent: dict[tuple[int, bytes], int] = {}
+    taken: set[bytes] = set()
+    found = []
+    for act in decisions:
+        if not isinstance(act, Act):
+            continue
+        fault = "a second act on one task" if act.task in taken else act_fault(view, act, spent)
+        taken.add(act.task)
+        found.append((act, fault))
+    return found
+
+
+def act_fault(view: MarketView, act: Act, spent: dict[tuple[int, bytes], int] | None = None) -> str:
+    """Return what is wrong with an act, or an empty text.
+
+    Args:
+        view: it was decided on.
+        act: which.
+        spent: (chain, asset) → what acts before it repay; this one is added if it is sound.
+    """
+    spent = {} if spent is None else spent
     task = next((one for one in view.tasks if one.task == act.task), None)
     if task is None:
         return "there is no such task"
@@ -33,18 +54,20 @@ def act_fault(view: MarketView, act: Act) -> str:
     size = int(numbers.get("size", 0))
     if not 0 < size <= task.max_size or size != act.size:
         return f"a size of {size}"
-    funds = {(one.chain, one.asset): one for one in view.inventory}.get((task.chain, task.market))
-    if "collateral" in blobs and (funds is None or size > funds.available - funds.reserved):
-        return f"repays {size}, more than this keeper has"
-    prices = {one.market: one for one in view.prices}
     if "collateral" not in blobs:
         return "a sale of what nobody seized" if sales else ""
+    purse = (task.chain, task.market)
+    funds = {(one.chain, one.asset): one for one in view.inventory}.get(purse)
+    if funds is None or spent.get(purse, 0) + size > funds.available - funds.reserved:
+        return f"repays {size}, more than this keeper has"
+    prices = {one.market: one for one in view.prices}
     if blobs["collateral"] not in {term.asset for term in task.terms}:
         return "seizes what the venue does not give"
     for step in sales:
         fault = _sale_fault(task, step, blobs["collateral"], prices)
         if fault:
             return fault
+    spent[purse] = spent.get(purse, 0) + size
     return ""
 
 

@@ -20,6 +20,9 @@ from keeper.venue.port import Call
 from policies import api
 from policies.api import Account, MarketView, Task, Term, Wide
 
+MOST = 64
+"""Traders read whole in one block, the ill with the largest requirement first."""
+
 
 class PerpVenue:
     """A Perpetual Protocol v2 market.
@@ -39,6 +42,7 @@ class PerpVenue:
         self._held: dict[bytes, int] = {}
         self._tasks = OpenTasks(market.clearing + market.base)
         self._coin = 0
+        self.near: tuple[tuple[int, bytes], ...] = ()
         self.refused = ""
         """Why the last liquidation tried at a block failed."""
 
@@ -84,13 +88,17 @@ class PerpVenue:
         self._held.clear()
         self.refused = ""
         width = perp_v2.ACCOUNT_READS
+        near: list[tuple[bool, int, bytes, perp_v2.Trader, int]] = []
         for place, user in enumerate(users):
             trader = perp_v2.trader_of(found[count + width * place : count + width * (place + 1)])
             health = trader.value * PPM // max(1, trader.requirement)
             if not trader.is_liquidatable:
                 self._tasks.close(user)
-            if not trader.size or health >= WATCH_PPM:
-                continue
+            if trader.size and health < WATCH_PPM:
+                ill = trader.is_liquidatable
+                near.append((not ill, -trader.requirement, user, trader, health))
+        self.near = tuple((health, user) for _, _, user, _, health in near)
+        for _, _, user, trader, health in sorted(near, key=lambda one: one[:3])[:MOST]:
             rows.append(self._row(user, trader, health))
             if trader.is_liquidatable:
                 task = await self._task(user, trader, terms, at)

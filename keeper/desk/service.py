@@ -21,7 +21,7 @@ import trio
 from keeper.chain.port import BlockRef, Header, Level
 from keeper.chain.port import Call as Read
 from keeper.desk.act import ActStore, Begun, Done, coin_price_of, execute, fee_cap_of
-from keeper.desk.limits import act_fault, most_profit
+from keeper.desk.limits import judged, most_profit
 from keeper.desk.roster import Roster
 from keeper.desk.seat import Seat
 from keeper.desk.venue import Venue, outputs
@@ -130,8 +130,8 @@ class Desk:
         async with self._tools.turns[self.venue.chain.id]:
             users = self.roster.look()
             view = await self.venue.view(users, head)
-            self.roster.note(users, ((one.health_ppm, one.account[12:]) for one in view.accounts))
-            self.near, self.tasks = len(view.accounts), len(view.tasks)
+            self.roster.note(users, self.venue.near)
+            self.near, self.tasks = len(self.venue.near), len(view.tasks)
             await self._allow(head)
             await self._resume()
             if view.tasks:
@@ -151,10 +151,10 @@ class Desk:
 
     async def _decide(self, view: MarketView) -> None:
         outcome = await self.seat.decide(view)
-        acts = [one for one in outcome.decisions if isinstance(one, Act)]
+        open_tasks = {task.task for task in view.tasks}
+        self._said = {task: size for task, size in self._said.items() if task in open_tasks}
         async with trio.open_nursery() as nursery:
-            for act in acts[:MAX_ACTS]:
-                fault = act_fault(view, act)
+            for act, fault in judged(view, outcome.decisions)[:MAX_ACTS]:
                 if fault:
                     self._refuse(act, fault)
                 elif self._is_news(act):

@@ -41,6 +41,11 @@ class Venue(Protocol):
         ...
 
     @property
+    def near(self) -> tuple[tuple[int, bytes], ...]:
+        """(health, user) of everybody below `WATCH_PPM` whom the last view looked at."""
+        ...
+
+    @property
     def addresses(self) -> tuple[bytes, ...]:
         """Contracts whose events name the people who may have to be liquidated."""
         ...

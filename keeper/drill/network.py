@@ -17,7 +17,7 @@ import trio
 
 from keeper.clear.transfer import TransferRule
 from keeper.compete.award import AwardRule
-from keeper.compete.bidder import Bidder, Reserve, Wish
+from keeper.compete.bidder import Bidder, Reserve
 from keeper.compete.bids import Commit
 from keeper.compete.state import AwardState, OpenAward, decode
 from keeper.config import DEFAULT_COIN
@@ -33,11 +33,12 @@ from keeper.hashing import keccak
 from keeper.legs import Leg, LegKind
 from keeper.merkle import merkle_proof
 from keeper.network import NetworkSpec
-from keeper.node.market import Place, bonuses_of, market_view
+from keeper.node.market import Place, bonuses_of, market_view, wishes_of
 from keeper.node.recorder import earned
 from keeper.observe.observation import ObservationBody, SeenCommitment, SeenHead
 from keeper.observe.table import Table
 from keeper.parameters import Parameters
+from keeper.snapshot import governed
 from keeper.snapshot.archive import Archive
 from keeper.snapshot.decisions import CutBlock, Decision, Observed
 from keeper.snapshot.derive import Lacking, Setting, Snapshot, derive, genesis
@@ -212,7 +213,6 @@ class Session:
         council = self.council
         view = market_view(
             council.setting,
-            council.setting.parameters,
             council.snapshot,
             state.tasks,
             await self._gas(),
@@ -222,19 +222,17 @@ class Session:
         )
         outcome = await self.host.outcome(view)
         values = {task.target.subject: task for task in state.tasks}
-        wishes = []
         for decision in outcome.decisions:
             task = values.get(decision.task)
             if isinstance(decision, Act) and task is not None:
                 self._acts[decision.task] = decision
-                wishes.append(Wish(decision.task, decision.price, task.value, 0, decision.profit))
             if isinstance(decision, Skip) and task is not None:
                 tally = self.tallies.get(task.target.account)
                 if tally is not None and not tally.closes:
                     tally.why = outcome.fault or decision.why
         commit = self.bidder.commit(
             state.collecting,
-            wishes,
+            wishes_of(outcome.decisions, values),
             Reserve(BOND_WEI, 0),
             keccak(b"salt" + state.collecting.to_bytes(8, "big")),
             self._signer.sign,
@@ -364,9 +362,12 @@ async def drill(
     """
     secret = keccak(b"drill" + network.id)
     signer = EcdsaSigner(secret)
+    parameters = Parameters.decode(network.parameters)
+    if parent is not None:
+        parameters = governed.in_force(parameters, parent.book.rules.get(governed.STATE, b""))
     setting = Setting(
         network,
-        Parameters.decode(network.parameters),
+        parameters,
         network.digest(),
         1 if parent is None else parent.header.epoch,
         keccak(b"drill"),

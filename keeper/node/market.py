@@ -8,13 +8,14 @@ What is not known is left out, never guessed: a policy refuses what it has no pr
 not tasks, are what bids name, so they are what the policy is given as task ids.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 
 import trio
 
 from keeper.chain.port import Call, Chain
 from keeper.clear import breakers
+from keeper.compete.bidder import Wish
 from keeper.compete.task import Task
 from keeper.contracts import decode_result, encode_call
 from keeper.desk.venue import gas_of
@@ -22,7 +23,6 @@ from keeper.errors import RemoteFault
 from keeper.hashing import keccak
 from keeper.legs import Leg, LegKind
 from keeper.network import ChainSpec, NetworkSpec
-from keeper.parameters import Parameters
 from keeper.snapshot.derive import Setting, Snapshot, watched
 from keeper.units import PPM, ChainId
 from policies import api
@@ -123,7 +123,6 @@ class Costs:
 
 def market_view(
     setting: Setting,
-    parameters: Parameters,
     snapshot: Snapshot,
     tasks: Collection[Task],
     gas: tuple[api.Gas, ...],
@@ -135,7 +134,6 @@ def market_view(
 
     Args:
         setting: the epoch's constants.
-        parameters: what governance set.
         snapshot: the final view.
         tasks: what may be bid for.
         gas: per chain where it is known.
@@ -143,6 +141,7 @@ def market_view(
         bond_free: of this keeper, in the bond's smallest unit.
         purse: this keeper's own account: its collateral is its inventory.
     """
+    parameters = snapshot.parameters(setting)
     margin, per_unit = parameters.margin, parameters.competition.bond_per_unit
     decimals = {one.symbol: one.decimals for one in margin.markets}
     decimals |= {one.symbol: one.decimals for one in margin.assets}
@@ -173,6 +172,25 @@ def market_view(
         heads=tuple((ref.chain, ref.number) for ref in snapshot.header.cut),
         bond_free=bond_free // per_unit,
     )
+
+
+def wishes_of(
+    decisions: Iterable[api.Decision],
+    tasks: Mapping[bytes, Task],
+    standing: Collection[bytes] = (),
+) -> list[Wish]:
+    """Return what to bid as a policy asks: for tasks there are, from nothing to the agreed bonus.
+
+    The venue may pay more than that least bonus, but a bid above it is refused by the rules; and a
+    policy is a stranger's code, whose price may be any number.
+    """
+    found = []
+    for act in decisions:
+        task = tasks.get(act.task) if isinstance(act, api.Act) else None
+        if isinstance(act, api.Act) and task is not None and act.price >= 0:
+            price, near = min(act.price, task.bonus), act.task in standing
+            found.append(Wish(act.task, price, task.value, profit=act.profit, standing=near))
+    return found
 
 
 def _breakers(snapshot: Snapshot) -> tuple[api.Breaker, ...]:

@@ -188,6 +188,7 @@ class Node:
                 for watcher in self.watchers.values():
                     nursery.start_soon(watcher.run)
                 nursery.start_soon(self.executor.run)
+                nursery.start_soon(self.recorder.run)
                 nursery.start_soon(self.slasher.run)
                 await self._until_indexed()
                 self._admit_now()  # before the first frame: nobody is judged by an empty registry
@@ -198,7 +199,6 @@ class Node:
                 nursery.start_soon(self.floor.run)
                 await self.epochs.run()
         finally:
-            self.recorder.close()
             self.store.close()
 
     async def _check_chains(self) -> None:

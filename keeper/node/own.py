@@ -196,9 +196,7 @@ def own_work(parts: Parts, config: Config, setting: Setting, costs: Costs) -> Ow
     purse = parts.network.account(owner)
 
     def show(snapshot: Snapshot) -> api.MarketView:
-        return market_view(
-            setting, parts.parameters, snapshot, (), costs.gas(snapshot), costs.bonuses, 0, purse
-        )
+        return market_view(setting, snapshot, (), costs.gas(snapshot), costs.bonuses, 0, purse)
 
     policy = spec_of(name, config.settings_of(KIND))
     seat = Seat(KIND, "own", policy, parts.home, parts.store, parts.recorder.put)

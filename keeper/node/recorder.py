@@ -1,18 +1,21 @@
 """The node's record of the competition: what was sealed, seen, decided, bid, awarded and earned.
 
-    seals, final views, reveals, the policy's hosts, receipts ─▶ HOME/records/record-*.fkrec
+    seals, final views, reveals, policies, receipts ─▶ queue ─▶ thread ─▶ HOME/records/*.fkrec
 
-It serves `keeper policy backtest`, `replay`, `explain` and `shadow`; nothing in the node reads it.
-So a full or broken disk costs the record and never the keeper: the first failure is logged and ends
-the record until the next start, which cuts off what was torn; the rest is counted.
+A view of 20,000 accounts takes longer to write than the event loop may be away. The record serves
+`keeper policy backtest`, `replay`, `explain` and `shadow`; nothing in the node reads it. So a full
+or broken disk costs the record and never the keeper: the first failure is logged and ends the
+record until the next start, which cuts off what was torn; what is lost is counted.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgpack
 import structlog
+import trio
 
 from keeper.chain.port import Chain, Receipt
 from keeper.compete.bids import decode_reveal
@@ -31,8 +34,14 @@ from policies.record import Awarded, Bid, Decided, Entry, Received, RecordFolder
 
 log = structlog.get_logger(__name__)
 
+QUEUE = 256
+"""Entries that wait for the disk: half a minute of a busy node."""
 KEPT = 4_096
 """Awards and expectations remembered so that each is written once: far more than can be open."""
+
+
+Queued = tuple[Entry, bool]
+"""(entry, whether the one before it was lost)."""
 
 
 class Recorder:
@@ -60,6 +69,8 @@ class Recorder:
         )
         self._awarded: OrderedDict[bytes, int] = OrderedDict()
         self._expected: OrderedDict[bytes, int] = OrderedDict()
+        self._into, self._queue = trio.open_memory_channel[Queued](QUEUE)
+        self._missed = False
         self._folder: RecordFolder | None = None
         try:
             self._folder = RecordFolder(folder, head)
@@ -69,20 +80,53 @@ class Recorder:
         if self._folder.damaged:
             log.warning("record_damaged", error=self._folder.damaged)
 
+    async def run(self) -> None:
+        """Write what is put, in order, until cancelled; then what is left."""
+        try:
+            while True:
+                entries = [await self._queue.receive(), *self._waiting()]
+                with trio.CancelScope(shield=True):  # what was taken is written
+                    await trio.to_thread.run_sync(self._write, entries)
+        finally:
+            self._write(self._waiting())
+            if self._folder is not None:
+                self._folder.close()
+
+    def _waiting(self) -> list[Queued]:
+        found = []
+        with suppress(trio.WouldBlock):
+            while True:
+                found.append(self._queue.receive_nowait())
+        return found
+
     def put(self, entry: Entry) -> None:
-        """Write one entry."""
+        """Queue one entry; never waits."""
         if isinstance(entry, Decided):
             self._expect(entry)
-        if self._folder is None:
-            self._lost.inc()
-            return
         try:
-            self._folder.append(entry)
-        except OSError as error:
-            self._fail(error)
+            self._into.send_nowait((entry, self._missed))
+            self._missed = False
+        except trio.WouldBlock:
+            self._missed = True
+            self._lost.inc()
+
+    def _write(self, entries: Sequence[Queued]) -> None:
+        for entry, after_a_gap in entries:
+            if self._folder is None:
+                self._lost.inc()
+                continue
+            if after_a_gap:
+                self._folder.gap()
+            try:
+                self._folder.append(entry)
+            except OSError as error:
+                self._fail(error)
 
     def _fail(self, error: OSError) -> None:
         self._lost.inc()
+        if self._folder is not None:
+            with suppress(OSError):  # the disk has just said no
+                self._folder.close()
         self._folder = None
         log.warning("record_lost", error=str(error))
 
@@ -149,11 +193,6 @@ class Recorder:
                 earned(award, rank, receipt, coin),
             )
         )
-
-    def close(self) -> None:
-        """Close the open record; a second call does nothing."""
-        if self._folder is not None:
-            self._folder.close()
 
 
 def earned(award: OpenAward, rank: int, receipt: Receipt, coin: int) -> int:

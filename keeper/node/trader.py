@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import trio
 
-from keeper.compete.bidder import Bidder, Reserve, Wish
+from keeper.compete.bidder import Bidder, Reserve
 from keeper.compete.hearing import COMMIT, REVEAL, Hearing
 from keeper.compete.standing import standing_tasks
 from keeper.compete.state import AwardState, OpenAward
@@ -20,7 +20,7 @@ from keeper.compete.task import Task
 from keeper.desk.seat import Seat
 from keeper.execute.intent import Outcome as Ended
 from keeper.node.bidbook import BidBook
-from keeper.node.market import Costs, market_view
+from keeper.node.market import Costs, market_view, wishes_of
 from keeper.node.parts import Parts
 from keeper.snapshot.derive import Setting, Snapshot
 from keeper.units import ChainId
@@ -146,7 +146,6 @@ class Trader:
     def _market_view(self, snapshot: Snapshot) -> api.MarketView:
         return market_view(
             self._setting,
-            self._parameters,
             snapshot,
             self._tasks.values(),
             self.costs.gas(snapshot),
@@ -181,17 +180,7 @@ class Trader:
         bond = self._bonds.get(self._parts.keys.address)
         if bond is None or not self._collecting or self._parts.executor.mode.value == "off":
             return
-        wishes = [
-            Wish(
-                act.task,
-                act.price,
-                self._tasks[act.task].value,
-                profit=act.profit,
-                standing=act.task in self._standing,
-            )
-            for act in decisions
-            if isinstance(act, api.Act) and act.task in self._tasks
-        ]
+        wishes = wishes_of(decisions, self._tasks, self._standing)
         commit = self.bidder.commit(
             self._collecting,
             wishes,

@@ -131,7 +131,11 @@ def close_ppm(health_ppm: int) -> int:
 
 def borrowers(logs: Iterable[Log]) -> tuple[bytes, ...]:
     """Return who ever borrowed, from Borrow events, sorted."""
-    return tuple(sorted({log.topics[2][12:] for log in logs if log.topics[0] == BORROW}))
+    return tuple(
+        sorted(
+            {log.topics[2][12:] for log in logs if log.topics[:1] == (BORROW,) and log.topics[2:]}
+        )
+    )
 
 
 def liquidate(market: Market, step: Step, user: bytes) -> Call:
@@ -184,7 +188,7 @@ class Closed:
 def closed(market: Market, logs: Iterable[Log]) -> Closed | None:
     """Return what a receipt's liquidation did, or None when there was none."""
     for log in logs:
-        if log.address == market.pool and log.topics[0] == LIQUIDATION_CALL:
+        if log.address == market.pool and log.topics[:1] == (LIQUIDATION_CALL,):
             repaid, seized, *_ = answers(("uint256", "uint256", "address", "bool"), log.data)
             return Closed(
                 log.topics[1][12:], log.topics[2][12:], log.topics[3][12:], repaid, seized
@@ -201,6 +205,12 @@ def health_of(data: bytes) -> int:
     """Return the health factor in ppm from an `account_data_read`; 2**62 without debt."""
     factor: int = answers(("uint256",) * 6, data)[5]
     return min(2**62, factor // 10**12)
+
+
+def owed_of(data: bytes) -> int:
+    """Return what a user owes in the oracle's unit, from an `account_data_read`."""
+    owed: int = answers(("uint256",) * 6, data)[1]
+    return owed
 
 
 def source_read(market: Market, token: bytes) -> Read:

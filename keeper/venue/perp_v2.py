@@ -112,7 +112,9 @@ def traders(market: Market, logs: Iterable[Log]) -> frozenset[bytes]:
     return frozenset(
         log.topics[1][12:]
         for log in logs
-        if log.topics[0] == POSITION_CHANGED and log.topics[2][12:] == market.base
+        if log.topics[:1] == (POSITION_CHANGED,)
+        and log.topics[2:]
+        and log.topics[2][12:] == market.base
     )
 
 
@@ -219,7 +221,7 @@ class Closed:
 def closed(market: Market, logs: Iterable[Log]) -> Closed | None:
     """Return what a receipt's liquidation did, or None when there was none."""
     for log in logs:
-        if log.address == market.clearing and log.topics[0] == POSITION_LIQUIDATED:
+        if log.address == market.clearing and log.topics[:1] == (POSITION_LIQUIDATED,):
             words = [int.from_bytes(log.data[at : at + 32], "big") for at in range(0, 96, 32)]
             notional, size, penalty = words[0] // MICRO, words[1], words[2] // MICRO
             return Closed(log.topics[1][12:], notional, size, penalty)

@@ -1,9 +1,15 @@
 """The check names each way of not being a pure function, and passes an honest policy."""
 
-import pytest
+import importlib
 
+import pytest
+import trio
+
+from policies.api import Act
 from policies.check import check_policy, clocks_in
-from policies.host import PolicySpec
+from policies.discover import describe, installed
+from policies.host import PolicyHost, PolicySpec
+from policies.situations import crash
 from tests.support.policy_views import market_view, plugin
 
 VIEWS = [market_view(number, accounts=4) for number in range(1, 13)]
@@ -52,6 +58,36 @@ async def test_an_honest_policy_passes(target: str, monkeypatch: pytest.MonkeyPa
     )
     assert report.ok, report.findings
     assert set(seen) >= {"reference", "again", "hash seed", "shifted", "shuffled", "extremes"}
+
+
+BUILT_INS = [one.target for one in installed() if one.target.startswith("policies.")]
+
+
+@pytest.mark.parametrize("target", BUILT_INS)
+async def test_every_built_in_passes_where_there_is_something_for_it_to_do(target: str) -> None:
+    report = await check_policy(
+        PolicySpec("x", target, budget_ms=5_000), crash(16, 20), describe(target)["schema"]
+    )
+    assert report.ok, report.findings
+
+
+@pytest.mark.parametrize("name", ["Liquidation", "Routing", "Filling"])
+async def test_a_policy_decides_in_its_process_as_in_this_one(name: str) -> None:
+    """What the host brings back is what the policy says, state carried along; and it does act."""
+    module = importlib.import_module(f"policies.{name.lower()}")
+    policy, state, acts = getattr(module, name)(), b"", 0
+    host = PolicyHost(PolicySpec(name, f"policies.{name.lower()}:{name}", budget_ms=5_000))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(host.run)
+        for view in crash(40, 20):
+            decisions, state = policy.decide(view, state)
+            outcome = await host.outcome(view)
+            assert outcome.fault == ""
+            assert outcome.decisions == tuple(decisions)
+            assert outcome.state == state
+            acts += sum(isinstance(one, Act) for one in decisions)
+        nursery.cancel_scope.cancel()
+    assert acts > 0
 
 
 def test_a_coarse_clock_is_found_in_the_source() -> None:

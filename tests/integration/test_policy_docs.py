@@ -4,7 +4,12 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+
+from keeper.cli.policy import app
+from keeper.config import KINDS
+from keeper.desk.settings import venues_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "policies.md").read_text(encoding="utf-8")
@@ -42,5 +47,14 @@ def test_every_built_in_check_and_verb_is_on_the_page() -> None:
     source = Path(check_policy.__code__.co_filename).read_text()
     for name in re.findall(r'judge\("([a-z -]+)"', source):
         assert f"| {name} |" in PAGE
-    for verb in ("new", "list", "schema", "check", "backtest", "drill", "shadow", "explain"):
-        assert f"keeper policy {verb}" in PAGE
+    for verb in app.registered_commands:
+        assert verb.callback is not None
+        name = (verb.name or verb.callback.__name__).rstrip("_")
+        assert f"keeper policy {name}" in PAGE or f"`{name}" in PAGE, name
+
+
+def test_the_pages_sections_are_what_a_node_reads() -> None:
+    text = "\n".join(re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL))
+    found = tomllib.loads(text.replace('"0x…"', '"0x' + "12" * 20 + '"'))
+    assert {one.name for one in venues_of(found["venues"], "the page")} == {"aave", "perp"}
+    assert set(found["policies"]) == set(found["policy"]) <= KINDS

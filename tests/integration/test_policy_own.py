@@ -106,8 +106,7 @@ async def reduces(council: Council, account: bytes, secret: bytes, home: Path) -
     owner = Wallet(copies[HUB].anvil.rpc, HUB, secret).address
 
     def show(snapshot: Snapshot) -> api.MarketView:
-        parameters = setting.parameters
-        return market_view(setting, parameters, snapshot, (), (), {}, 0, account)
+        return market_view(setting, snapshot, (), (), {}, 0, account)
 
     entries: list[Entry] = []
     seat = Seat("deleverage", "own", policy, home, store, entries.append)

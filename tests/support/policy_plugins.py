@@ -168,6 +168,19 @@ class Hoarding(Honest):
         return bids(view), bytes((1 << 20) + 1)
 
 
+class Crowding(Honest):
+    """Says as many numbers as fit into a frame."""
+
+    def decide(self, view: MarketView, state: bytes) -> Decided:
+        step = PlanStep("", 1, "swap", b"", (("", Wide(0)),) * 12, (("", b""),) * 12)
+        return [Act(b"", 0, Wide(0), 0, "", 0, (step,) * 16)] * 700, state
+
+
+class Bloating(Honest):
+    def decide(self, view: MarketView, state: bytes) -> Decided:
+        return [Skip(b"", "x" * (7 << 20))], state
+
+
 class Networking(Honest):
     def decide(self, view: MarketView, state: bytes) -> Decided:
         import socket
@@ -276,8 +289,10 @@ SINS: list[tuple[str, dict[str, int], str]] = [
     ("FrameSplitting", {}, "protocol"),
     ("HalfFrame", {}, "exit"),
     ("HugeFrame", {}, "protocol"),
-    ("Flooding", {}, "oversize"),
+    ("Flooding", {}, "protocol"),
     ("Hoarding", {}, "oversize"),
+    ("Bloating", {}, "oversize"),
+    ("Crowding", {}, "oversize"),
     ("Networking", {}, "network"),
     ("FileReading", {}, "file"),
     ("FileWriting", {}, "file"),

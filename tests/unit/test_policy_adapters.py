@@ -168,3 +168,21 @@ def test_perp_reads_what_was_closed() -> None:
     found = perp_v2.closed(PERP, [log(POOL, topics, data)])
     assert found == perp_v2.Closed(USER, 10**6, 2, 40_000)
     assert found.paid == 20_000
+
+
+def test_logs_that_no_contract_emits_name_nobody_and_raise_nothing() -> None:
+    """An endpoint may make up any log; the venue takes what has the shape it knows."""
+    other = keccak(b"Other()")
+    shapes: list[tuple[bytes, ...]] = [(), (other,), (aave_v3.BORROW,), (perp_v2.POSITION_CHANGED,)]
+    bad = [log(POOL, topics, b"") for topics in shapes]
+    assert aave_v3.borrowers(bad) == ()
+    assert perp_v2.traders(PERP, bad) == frozenset()
+    assert aave_v3.closed(AAVE, bad) is None
+    assert perp_v2.closed(PERP, bad) is None
+    user = b"\0" * 12 + USER
+    good = log(POOL, (aave_v3.BORROW, b"\0" * 32, user), b"")
+    assert aave_v3.borrowers([*bad, good]) == (USER,)
+    traded = (perp_v2.POSITION_CHANGED, user, b"\0" * 12 + TOKEN)
+    elsewhere = (perp_v2.POSITION_CHANGED, user, b"\0" * 12 + DOLLAR)
+    assert perp_v2.traders(PERP, [log(POOL, traded, b""), *bad]) == {USER}
+    assert perp_v2.traders(PERP, [log(POOL, elsewhere, b"")]) == frozenset()

@@ -6,14 +6,17 @@ import msgspec
 import pytest
 
 from keeper import config as configs
-from keeper.desk.limits import MAX_LOSS_PPM, act_fault, most_profit
+from keeper.compete.task import Target
+from keeper.compete.task import Task as OpenTask
+from keeper.desk.limits import MAX_LOSS_PPM, act_fault, judged, most_profit
 from keeper.desk.reload import fixed_changes
 from keeper.desk.roster import MAX_NEAR, SLICE, Roster
 from keeper.desk.settings import AaveSpec, PerpSpec, venues_of
 from keeper.errors import ConfigError
+from keeper.node.market import wishes_of
 from keeper.store import Store
 from keeper.units import PPM, ChainId, symbol
-from policies.api import Act, Holding, MarketView, PlanStep, Price, Task, Term, Wide
+from policies.api import Act, Holding, MarketView, PlanStep, Price, Skip, Task, Term, Wide
 from policies.discover import describe
 from policies.liquidation import Liquidation
 from tests.support.policy_views import CHAIN, VENUE
@@ -99,6 +102,48 @@ def test_a_sale_may_ask_for_no_less_than_the_limit_below_the_price() -> None:
     assert "below the price" in act_fault(VIEW, below)
     priceless = change(VIEW, prices=VIEW.prices[1:])
     assert "has a price" in act_fault(priceless, ACT)
+
+
+def test_acts_of_one_view_are_one_a_task_and_together_within_the_funds() -> None:
+    other = change(TASK, task=b"u" * 32)
+    view = change(VIEW, tasks=(TASK, other))
+    big = numbers(CLOSE, size=3_000 * 10**6)
+    first = change(ACT, size=Wide(3_000 * 10**6), steps=(big,))
+    second = change(first, task=other.task)
+    faults = [fault for _, fault in judged(view, [first, first, second, ACT, Skip(b"", "")])]
+    assert faults[0] == ""
+    assert "second act" in faults[1]
+    assert "more than this keeper has" in faults[2]
+    assert "second act" in faults[3]
+    assert len(faults) == 4
+    small = change(ACT, task=other.task)
+    assert [fault for _, fault in judged(view, [first, small])] == ["", ""]
+
+
+def test_a_bid_is_for_a_task_there_is_and_from_nothing_to_the_agreed_bonus() -> None:
+    target = Target(ChainId(CHAIN), OWNER, VENUE, USDC)
+    task = OpenTask(b"i" * 32, target, 1, 10, 1_000, 50, 5, 7)
+    tasks = {b"t" * 32: task, b"s" * 32: task}
+
+    def bid(price: int, name: bytes = b"t" * 32) -> Act:
+        return Act(name, price, Wide(1), 1, "", profit=price)
+
+    asked = [
+        bid(20),
+        bid(70),
+        bid(-1),
+        bid(0),
+        bid(9, b"x" * 32),
+        Skip(b"t" * 32, ""),
+        bid(4, b"s" * 32),
+    ]
+    wishes = wishes_of(asked, tasks, {b"s" * 32})
+    assert [(one.price, one.standing) for one in wishes] == [
+        (20, False),
+        (50, False),
+        (0, False),
+        (4, True),
+    ]
 
 
 def test_a_sale_without_a_seizure_is_refused() -> None:

@@ -9,10 +9,12 @@ import trio
 from keeper.execute.intent import Lane, Mode, Outcome, Status
 from keeper.execute.modes import equip
 from keeper.units import ChainId
-from policies.api import Act, Holding, Skip, Task, Term, Wide
+from policies.api import Act, Holding, MarketView, Skip, Task, Term, Wide
 from policies.deleverage import task_of
 from policies.host import PolicyHost, PolicySpec
 from policies.liquidation import Liquidation, LiquidationConfig
+from policies.routing import Routing, RoutingConfig
+from policies.situations import crash
 from tests.support.policy_views import CHAIN, ETH, USDC, market_view, plugin
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -145,6 +147,23 @@ def test_unreadable_pending_state_blocks_spending() -> None:
         (found,), _ = Liquidation().decide(one, b"")
         assert isinstance(found, Skip)
         assert "no free" in found.why
+
+
+def test_a_rebalance_waits_while_pending_state_is_unreadable() -> None:
+    """A place that cannot be read is left out of a view: nothing moves to it, nor from it."""
+    config = RoutingConfig(floor=1_000_000 * 10**6)
+    short = crash(30)[-1]
+
+    def moves(view: MarketView) -> int:
+        decisions, _ = Routing(config).decide(view, b"")
+        return sum(isinstance(one, Act) for one in decisions)
+
+    assert moves(short) == 1
+    for blind in (short.inventory[:1], short.inventory[1:]):
+        assert moves(change(short, inventory=blind)) == 0
+    (spare, low) = short.inventory
+    coming = change(low, in_flight=Wide(5_000_000 * 10**6))
+    assert moves(change(short, inventory=(spare, coming))) == 0, "what is on its way is counted"
 
 
 def test_a_bid_below_the_reserve_is_never_made() -> None:
