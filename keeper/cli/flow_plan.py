@@ -61,7 +61,8 @@ def plan(
     places = (place_of(origin), place_of(target))
     wanted, seconds = _wanted(state, into, places[1], amount, health_ppm)
     graph = graph_of(
-        state.spec, _conditions(state, settings, read_offers(rows, str(offers)), places[1])
+        state.spec,
+        _conditions(state, settings, read_offers(rows, str(offers)), places[1], deposit_ppm),
     )
     found = delivering(graph, Request(*places, wanted, seconds * 1000))
     if found is None:
@@ -111,7 +112,11 @@ def _wanted(
 
 
 def _conditions(
-    state: State, settings: config.Config, offers: tuple[Offer, ...], place: Place
+    state: State,
+    settings: config.Config,
+    offers: tuple[Offer, ...],
+    place: Place,
+    deposit_ppm: int,
 ) -> Mapping[Offer, Condition]:
     """Read what every lane is like now."""
     parameters = state.parameters
@@ -130,7 +135,8 @@ def _conditions(
         if token is not None:
             (held,) = ask(settings, there.id, token, "DevToken", "balanceOf", offer.maker)
             due = promised.get((Place(there.id, offer.asset), offer.maker), 0)
-            found[offer] = Condition(held, due, limit, _stopped(state, settings, offer))
+            stopped = _stopped(state, settings, offer)
+            found[offer] = Condition(held, due, limit, deposit_ppm, stopped)
     return found
 
 

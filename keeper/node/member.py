@@ -109,7 +109,8 @@ class MemberWork:
             self._on_awards,
             config.coins,
         )
-        self.filler = filler_of(parts, config, self.session.me, committee.size)
+        setting = self.session.setting
+        self.filler = filler_of(parts, config, setting, self.trader.costs, self.session.me)
         self.own = own_work(parts, config, self.session.setting, self.trader.costs)
         self.couriers = Couriers(parts, config)
         self.carrier = Carrier(

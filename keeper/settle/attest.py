@@ -7,8 +7,10 @@
 A fill is known by order id and the hash of the whole origin data, looked up at the settler the
 order names, so another recipient, token, chain, amount or deadline is no fill. Both answers come
 from final blocks, and a settler refuses fills after the deadline, so they exclude each other for
-ever and this rule needs no state. Orders for a chain or a settler that this network does not have
-are left to the settler's own escape. Source: docs/flows.md.
+ever and this rule needs no state. Orders for a chain or a settler that this network does not have,
+or that give a token its descriptor does not name, are left to the settler's own escape: members
+bring every answer at their own cost, and a stranger's token could make that any cost. Source:
+docs/flows.md.
 """
 
 from collections.abc import Iterator
@@ -67,8 +69,9 @@ def _due(context: Context) -> Iterator[Decision]:
     for spec in context.network.chains:
         if spec.id not in delivered:
             continue
+        named = {token.address for token in spec.tokens}
         for order in orders(spec, context.tables[spec.id]):
-            if order.destination in delivered:
+            if order.destination in delivered and order.input_token in named:
                 decision = _answer(context, order, delivered[order.destination])
                 if decision is not None:
                     yield decision

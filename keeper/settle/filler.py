@@ -9,9 +9,11 @@ members take turns as long as they like it: the order's id says who is first, an
 `TURN_MS` the next may try. A delivery that comes second is refused when it is simulated.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
+import msgspec
 import structlog
 import trio
 
@@ -30,7 +32,7 @@ from keeper.units import BlockNumber, ChainId, Wei
 from keeper.venue.calls import calldata
 from keeper.venue.port import Call
 from policies import api
-from policies.host import PolicyHost
+from policies.host import Outcome as Decided
 
 log = structlog.get_logger(__name__)
 
@@ -40,9 +42,18 @@ FEE_CAP = Wei(5 * 10**16)
 """Most that one delivery may cost in gas, in wei."""
 DEADLINE_BLOCKS = 200
 BALANCE_BYTES = 32
-COIN_PRICE_E8 = 3_000 * 10**8
-GAS_PRICE_WEI = 2 * 10**9
-"""Price of the native coin and of gas for the policy's estimate, as for its bids."""
+
+
+class Decider(Protocol):
+    """The filling policy at work."""
+
+    async def run(self) -> None:
+        """Keep it alive until cancelled."""
+        ...
+
+    async def decide(self, view: api.MarketView) -> Decided:
+        """Return what it decides; never raises."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +84,8 @@ class Filler:
         parameters: Parameters,
         executor: Executor,
         watchers: Mapping[ChainId, Watcher],
-        host: PolicyHost,
+        policy: Decider,
+        show: Callable[[Snapshot], api.MarketView],
         account: bytes,
         turns: Turns,
         metrics: Metrics,
@@ -85,13 +97,15 @@ class Filler:
             parameters: what governance set at first.
             executor: sends the transactions.
             watchers: one per chain.
-            host: the policy.
+            policy: chooses.
+            show: makes a view of a snapshot; orders and funds are added here.
             account: address that holds the funds and is paid, on every chain.
             turns: whose turn it is.
             metrics: the instruments.
         """
         self._network, self._parameters = network, parameters
-        self._executor, self._watchers, self.host = executor, watchers, host
+        self._executor, self._watchers = executor, watchers
+        self._policy, self._show = policy, show
         self._account, self._turns = account, turns
         self._newest: Snapshot | None = None
         self._wake = trio.Event()
@@ -110,7 +124,7 @@ class Filler:
     async def run(self) -> None:
         """Let the policy choose, and deliver, until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.host.run)
+            nursery.start_soon(self._policy.run)
             while True:
                 await self._wake.wait()
                 self._wake = trio.Event()
@@ -129,9 +143,8 @@ class Filler:
         except RemoteFault as fault:
             log.warning("funds_not_read", error=str(fault))
             return
-        outcome = await self.host.outcome(view)
+        outcome = await self._policy.decide(view)
         for decision in outcome.decisions:
-            log.debug("filling", view=view.view, decision=type(decision).__name__, why=decision.why)
             # taken out, so that a policy which says it twice does not do it twice
             one = found.pop(decision.task, None) if isinstance(decision, api.Act) else None
             if one is not None:
@@ -149,24 +162,14 @@ class Filler:
         return {one.open.id: one for one in deliverable(self._network, tables)}
 
     async def _view(self, snapshot: Snapshot, found: Mapping[bytes, Deliverable]) -> api.MarketView:
-        network = self._network
-        now_ms = network.genesis_time_ms + snapshot.header.tick * network.tick_ms
-        decimals = {token.asset: token.decimals for spec in network.chains for token in spec.tokens}
-        turns = self._turns.of(found, now_ms)
+        shown = self._show(snapshot)
+        turns = self._turns.of(found, shown.now_ms)
         state = snapshot.book.rules.get(governed.STATE, b"")
         parameters = governed.in_force(self._parameters, state)
-        return api.MarketView(
-            view=snapshot.header.view,
-            now_ms=now_ms,
-            seed=int.from_bytes(keccak(snapshot.root)[:8], "big"),
-            prices=tuple(
-                api.Price(market, price.price_e8, decimals[market], 0)
-                for market, price in sorted(snapshot.book.prices.items())
-                if market in decimals and not price.stale
-            ),
-            gas=tuple(api.Gas(spec.id, GAS_PRICE_WEI, COIN_PRICE_E8) for spec in network.chains),
+        return msgspec.structs.replace(
+            shown,
             inventory=await self._inventory({one.open.destination for one in found.values()}),
-            orders=orders_of(network, parameters, snapshot, found, turns),
+            orders=orders_of(self._network, parameters, snapshot, found, turns),
         )
 
     async def _inventory(self, chains: set[ChainId]) -> tuple[api.Holding, ...]:

@@ -19,7 +19,7 @@ from keeper.network import NetworkSpec
 from keeper.parameters import BridgeClass
 from keeper.route.congestion import Delivery, Seen, live
 from keeper.route.graph import Graph, Lane, Place
-from keeper.settle.terms import read_address
+from keeper.settle.terms import MAX_LEGS, read_address
 from keeper.units import PPM, ChainId, symbol, symbol_text
 from keeper.venue.escrow import PLEDGED, outcome, prepared
 from keeper.venue.port import Tables
@@ -59,9 +59,10 @@ class Condition:
     """What is known of a lane now.
 
     Args:
-        funds: what the maker holds at the destination.
+        funds: what the maker holds at the destination; it pays its deposit from it too.
         owed: what it still has to lock there for open flows.
         limit: the most that governance lets one lane carry.
+        deposit_ppm: deposit of every leg, as a share of its amount.
         stopped: a breaker stops it at one of its ends.
         deliveries: what was seen of it, oldest first.
     """
@@ -69,6 +70,7 @@ class Condition:
     funds: int
     owed: int
     limit: int
+    deposit_ppm: int = 0
     stopped: bool = False
     deliveries: tuple[Delivery, ...] = ()
 
@@ -92,6 +94,8 @@ def owed(network: NetworkSpec, tables: Tables) -> dict[tuple[Place, bytes], int]
 
 def lane_of(network: NetworkSpec, offer: Offer, now: Condition) -> Lane:
     """Return an offer's lane as it is now."""
+    free = max(0, now.funds - now.owed) * PPM // (PPM + now.deposit_ppm)
+    rounding = MAX_LEGS if now.deposit_ppm else 0  # every leg's deposit is rounded up
     lane = Lane(
         bridge=offer.maker,
         origin=offer.origin,
@@ -101,7 +105,7 @@ def lane_of(network: NetworkSpec, offer: Offer, now: Condition) -> Lane:
         fee_ppm=offer.fee_ppm,
         p50_ms=offer.p50_ms,
         p95_ms=offer.p95_ms,
-        capacity=max(0, min(now.funds - now.owed, now.limit)),
+        capacity=min(max(0, free - rounding), now.limit),
         security=BridgeClass.BONDED,
         verifier=network.id,
     )

@@ -18,8 +18,10 @@ from keeper.parameters import Parameters
 from keeper.settle.filler import TURN_MS, Filler, Turns
 from keeper.settle.filling import Deliverable, deliverable, needed_ms, orders_of
 from keeper.snapshot.decisions import Price
+from keeper.snapshot.derive import Snapshot
 from keeper.units import ChainId, symbol
 from keeper.venue.port import Call
+from policies import api
 from policies.api import MarketView
 from policies.filling import Filling, FillingConfig
 from policies.host import Outcome as Decided
@@ -197,7 +199,7 @@ class Host:
     async def run(self) -> None:
         await trio.sleep_forever()
 
-    async def outcome(self, view: MarketView) -> Decided:
+    async def decide(self, view: MarketView) -> Decided:
         self.views.append(view)
         decisions, state = self.policy.decide(view, b"")
         return Decided(view.view, tuple(decisions), state, "filling", "", 0)
@@ -215,7 +217,17 @@ def make_filler(net: Net, bank: Bank, host: Host, turns: Turns) -> Filler:
     policy: Any = host
     bob = net.worlds[0].actor("bob")
     parameters = Parameters.devnet(chains)
-    return Filler(net.spec, parameters, executor, watchers, policy, bob, turns, Metrics())
+
+    def show(snapshot: Snapshot) -> MarketView:
+        return MarketView(
+            view=snapshot.header.view,
+            now_ms=net.spec.genesis_time_ms + snapshot.header.tick * net.spec.tick_ms,
+            seed=1,
+            prices=(api.Price(USDC, 10**8, 6, 0),),
+            gas=tuple(api.Gas(chain, 10**9, 3_000 * 10**8) for chain in chains),
+        )
+
+    return Filler(net.spec, parameters, executor, watchers, policy, show, bob, turns, Metrics())
 
 
 async def follow(net: Net, filler: Filler, views: int = 1) -> None:
@@ -223,9 +235,7 @@ async def follow(net: Net, filler: Filler, views: int = 1) -> None:
     for _ in range(views):
         net.mine()
         net.view()
-        prices = {USDC: Price(USDC, 10**8, False)}
-        book = replace(net.snapshot.book, prices=prices)
-        filler.on_final(replace(net.snapshot, book=book))
+        filler.on_final(net.snapshot)
         await trio.testing.wait_all_tasks_blocked()
 
 

@@ -205,6 +205,20 @@ def test_an_order_for_an_unknown_place_is_left_to_its_escape(net: Net) -> None:
     assert net.held(0, "alice") == PURSE - 100
 
 
+def test_an_order_that_gives_a_strangers_token_is_left_to_its_escape(net: Net) -> None:
+    here = net.worlds[0]
+    token = here.deploy("DevToken", "Other", "OTH", 6, alias="Other")
+    here.call("Other", "mint", here.actor("alice"), 100)
+    here.call("Other", "approve", here.at["Intents"], 100, sender="alice")
+    resolved = opened(net, wanted(net, input_token=token))
+    fill(net, resolved)
+    net.settle_down()
+    assert net.decided == []
+    opened(net, wanted(net), nonce=1)
+    net.day()
+    assert bring_all(net) == ["Unfilled"]  # of the other one
+
+
 def test_a_fill_for_a_payee_that_is_no_address_is_neither_paid_nor_refunded(net: Net) -> None:
     resolved = opened(net, wanted(net))
     data = resolved.fill_instructions[0].origin_data

@@ -60,7 +60,8 @@ def test_payments_conserve_every_wei(
     fees: list[int], held: list[int], wanted: int, deposit_ppm: int
 ) -> None:
     conditions = {
-        offer: Condition(has, 0, 10**12) for offer, has in zip(offers(fees), held, strict=False)
+        offer: Condition(has, 0, 10**12, deposit_ppm)
+        for offer, has in zip(offers(fees), held, strict=False)
     }
     found = delivering(graph_of(NETWORK, conditions), Request(HERE, THERE, wanted))
     if found is None:
@@ -82,15 +83,14 @@ def test_payments_conserve_every_wei(
     assert all(leg.vault == NOWHERE for leg in legs if leg not in arrived)
     # no maker pays more at a place than it holds there, and each keeps at least its fee
     for offer, now in conditions.items():
-        pays = sum(
-            leg.amount for leg in legs if (leg.payer, leg.chain) == (offer.maker, offer.destination)
-        )
+        paying = [leg for leg in legs if (leg.payer, leg.chain) == (offer.maker, offer.destination)]
+        pays = sum(leg.amount for leg in paying)
         gets = sum(
             leg.amount
             for leg in legs
             if (leg.receiver, leg.chain) == (word(offer.maker), offer.origin)
         )
-        assert pays <= now.funds
+        assert pays + sum(leg.deposit for leg in paying) <= now.funds
         assert pays * PPM <= gets * (PPM - offer.fee_ppm)
     for leg in legs:
         assert leg.deposit * PPM >= leg.amount * deposit_ppm

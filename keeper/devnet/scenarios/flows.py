@@ -288,6 +288,7 @@ class _Stage:
                 await self.floor.held(offer.destination, offer.maker),
                 promised.get((Place(offer.destination, offer.asset), offer.maker), 0),
                 limit,
+                DEPOSIT_PPM,
                 await self.floor.stopped(offer),
             )
             for offer in self.offers

@@ -302,7 +302,9 @@ def times(
             continue
         depth = max(spec.chain(leg.chain).finality_depth for leg in flow.legs)
         final_ms = (max(entered) + depth) * 1000
-        found["open_to_committed_s"].append(float(max(settled) - min(entered)))
+        taken = max(settled) - min(entered)
+        found["open_to_committed_s"].append(float(taken))
+        found["open_to_committed_ticks"].append(taken * 1000 / spec.tick_ms)
         found["locked_to_committed_s"].append(float(max(settled) - max(entered)))
         found["locked_to_sealed_ticks"].append(
             (view.sealed_ms - max(entered) * 1000) / spec.tick_ms
