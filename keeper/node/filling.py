@@ -32,9 +32,7 @@ def filler_of(
     def show(snapshot: Snapshot) -> api.MarketView:
         """Return the market without accounts: an order says what its account needs."""
         gas = costs.gas(snapshot)
-        view = market_view(
-            setting, parts.parameters, snapshot, (), gas, costs.bonuses, 0, bytes(32)
-        )
+        view = market_view(setting, snapshot, (), gas, costs.bonuses, 0, bytes(32))
         return msgspec.structs.replace(view, accounts=())
 
     policy = spec_of(name, config.settings_of(KIND))
