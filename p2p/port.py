@@ -53,7 +53,7 @@ class Role(StrEnum):
 class Limits:
     """Every bound a peer can push against, with its reason.
 
-    A frame on the consensus road is at most 256 KiB (the largest proposal at n = 31 is 90 KiB); a
+    A frame on the consensus road is at most 512 KiB (a usual proposal at n = 31 is 90 KiB); a
     gossip message 64 KiB. A peer may send 500 frames/s (a keeper at n = 31 sends under 100) after
     a burst of 1,000, and 8 MiB/s. Queues are in frames for one peer; the newest win.
 
@@ -61,7 +61,7 @@ class Limits:
     be one, and `followers` of them together must leave a node time for its committee.
     """
 
-    frame_bytes: int = 256 * 1024
+    frame_bytes: int = 512 * 1024 + 1
     gossip_bytes: int = 64 * 1024
     request_bytes: int = 64 * 1024
     response_bytes: int = 1024 * 1024

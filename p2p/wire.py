@@ -31,10 +31,11 @@ from p2p.types import (
     block_digest,
 )
 
-MAX_FRAME = 256 * 1024
-"""Bytes of any message: what one link carries without delaying the votes behind it."""
-MAX_PAYLOAD = 128 * 1024
-"""Bytes of a proposal's payload: leaves half a frame for observations and certificates."""
+MAX_FRAME = 512 * 1024
+"""Bytes of any message: the largest payload, observations of a quorum of 31 members as honest
+keepers make them in a crash (8 KiB each), and certificates. Hardly any message comes near it."""
+MAX_PAYLOAD = 256 * 1024
+"""Bytes of a proposal's payload: all that the rules can decide in one view, and bids opened."""
 MAX_BODY = 16 * 1024
 """Bytes of an observation's body."""
 MAX_MEMBERS = 256
@@ -254,6 +255,14 @@ def encode(message: Message) -> bytes:
     if len(raw) > limit:
         raise ValueError(f"a {kind.__name__} of {len(raw)} bytes is over its limit of {limit}")
     return raw
+
+
+def fits(proposal: Proposal) -> bool:
+    """Return whether others would take a proposal as far as its size goes."""
+    try:
+        return len(proposal.payload) <= MAX_PAYLOAD and len(encode(proposal)) <= MAX_FRAME
+    except ValueError:
+        return False
 
 
 def decode(raw: bytes, culprit: str = "peer") -> Message:

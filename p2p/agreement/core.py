@@ -17,6 +17,8 @@ Commonware's specification of it. How a service drives it:
 are performed in order; `Persist` comes first and must be durable before the rest is performed.
 """
 
+from dataclasses import replace
+
 from keeper.reasons import Reason
 from p2p.agreement.application import Application, NotYet, Valid, Wrong, judge
 from p2p.agreement.certificate import certificate_of, verify_certificate
@@ -61,7 +63,7 @@ from p2p.types import (
     Sync,
     Vote,
 )
-from p2p.wire import MAX_CERTIFICATES, MAX_FRAME, digest_of, encode
+from p2p.wire import MAX_CERTIFICATES, digest_of, fits
 
 VIEWS_AHEAD = 8
 """Votes and proposals further ahead are not held: a keeper that far behind asks instead."""
@@ -358,27 +360,29 @@ class Agreement:
         tick = None if after is None else self._tick_to_propose(after, now)
         if tick is None:
             return
-        observations = self._observations.of(tick)
-        payload = self._application.propose(parent.digest, self.view, tick, observations)
-        if payload is None:
-            return
-        root = self._application.root(payload)
+        draft = self._draft(parent, tick)
+        if draft is not None:
+            digest = digest_of(draft)
+            body = replace(draft, signature=self._sign(Kind.NOTARIZE, self.view, digest))
+            self._hold(Place(self.view, digest), body, adopt=True)
+            self._cast(Kind.NOTARIZE, self.view, digest, now, body)
+
+    def _draft(self, parent: Place, tick: int) -> Proposal | None:
+        """Return the unsigned block that follows a parent, or None when it cannot be made here."""
         proofs = self.chain.proofs(parent, self.view, MAX_CERTIFICATES)
-        draft = Proposal(
-            self.committee.epoch, self.view, parent.view, parent.digest, tick, payload, root,
-            observations, proofs, self.me, bytes(64),
-        )  # fmt: skip
-        if len(encode(draft)) > MAX_FRAME:
-            self._note(self.view, "proposal too large", (self.me,))
-            return
-        digest = digest_of(draft)
-        signature = self._sign(Kind.NOTARIZE, self.view, digest)
-        body = Proposal(
-            self.committee.epoch, self.view, parent.view, parent.digest, tick, payload, root,
-            observations, proofs, self.me, signature,
-        )  # fmt: skip
-        self._hold(Place(self.view, digest), body, adopt=True)
-        self._cast(Kind.NOTARIZE, self.view, digest, now, body)
+        for observations in self._observations.choices(tick, self.committee.quorum):
+            payload = self._application.propose(parent.digest, self.view, tick, observations)
+            if payload is None:
+                return None
+            root = self._application.root(payload)
+            draft = Proposal(
+                self.committee.epoch, self.view, parent.view, parent.digest, tick, payload, root,
+                observations, proofs, self.me, bytes(64),
+            )  # fmt: skip
+            if fits(draft):
+                return draft
+        self._note(self.view, "proposal too large", (self.me,))
+        return None
 
     def _tick_to_propose(self, after: int, now: float) -> int | None:
         current = self.timing.tick_at(now)

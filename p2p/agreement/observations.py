@@ -3,6 +3,8 @@
 At most one per member and tick; ticks outside of a short window are not taken.
 """
 
+from collections.abc import Iterator
+
 from p2p.types import SignedObservation
 
 TICKS_KEPT = 8
@@ -53,6 +55,17 @@ class Observations:
         """Return a tick's observations by ascending signer."""
         held = self._ticks.get(tick, {})
         return tuple(held[signer] for signer in sorted(held))
+
+    def choices(self, tick: int, quorum: int) -> Iterator[tuple[SignedObservation, ...]]:
+        """Yield what a leader may attach, best first: all, or the quorum with the least bytes.
+
+        So nobody keeps a leader from proposing by saying more than anybody honest has to say.
+        """
+        everything = self.of(tick)
+        yield everything
+        least = sorted(everything, key=lambda one: (len(one.body), one.signer))[:quorum]
+        if len(least) < len(everything):
+            yield tuple(sorted(least, key=lambda one: one.signer))
 
     def prune(self, current_tick: int) -> None:
         """Forget old ticks."""

@@ -302,12 +302,12 @@ async def who_has_not_heard_yet_is_not_punished(cluster: Cluster) -> None:
 async def frames_over_the_limit_never_leave(cluster: Cluster) -> None:
     nodes = await cluster.committee(2)
     with pytest.raises(LocalError, match="over the limit"):
-        nodes[0].send(id_of(1), bytes(256 * 1024 + 1))
+        nodes[0].send(id_of(1), bytes(Limits().frame_bytes + 1))
     with pytest.raises(LocalError, match="over the limit"):
         nodes[0].publish(Topic.BIDS, bytes(64 * 1024 + 1))
-    nodes[0].send(id_of(1), bytes(256 * 1024))
+    nodes[0].send(id_of(1), bytes(Limits().frame_bytes))
     (item,) = await take(nodes[1], 1)
-    assert len(item.frame) == 256 * 1024
+    assert len(item.frame) == Limits().frame_bytes
 
 
 async def an_oversize_frame_costs_its_sender(cluster: Cluster) -> None:
@@ -315,7 +315,7 @@ async def an_oversize_frame_costs_its_sender(cluster: Cluster) -> None:
     await cluster.start(0, everybody, frozenset(), Limits(frame_bytes=1 << 20))
     await cluster.start(1, everybody, frozenset(), Limits())
     await cluster.meshed(0, 1)
-    cluster.nodes[0].send(id_of(1), bytes(300 * 1024))
+    cluster.nodes[0].send(id_of(1), bytes(Limits().frame_bytes + 1))
     gate = cluster.nodes[1].gate
     await eventually(lambda: dict(gate.scores.drops(id_of(0))).get(Reason.OVERSIZE))
 

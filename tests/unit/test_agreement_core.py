@@ -1,6 +1,6 @@
 """One core alone, message by message: what it refuses, what it says, what it never says."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,7 +36,7 @@ from p2p.types import (
     Sync,
     Vote,
 )
-from p2p.wire import digest_of
+from p2p.wire import MAX_BODY, MAX_FRAME, digest_of, encode
 from tests.support.agreement_cluster import CheapSigner, ToyApplication, make_committee
 
 COMMITTEE = make_committee(4)
@@ -467,3 +467,48 @@ def test_rejected_bodies_do_not_pile_up(bench: Bench) -> None:
         bench.hear(bench.others[0], proof(Kind.NULLIFY, view))
     assert bench.core.view == 60
     assert len(bench.core.chain.bodies) <= VIEWS_KEPT + 2
+
+
+class Wordy(ToyApplication):
+    """Decides a lot in every view."""
+
+    def propose(
+        self, parent: bytes, view: int, tick: int, observations: Sequence[SignedObservation]
+    ) -> bytes | None:
+        payload = super().propose(parent, view, tick, observations)
+        return None if payload is None else payload + bytes(200_000)
+
+
+def leading(size: Callable[[int], int]) -> tuple[Agreement, list[Proposal], list[str]]:
+    """Let a core lead view 1 of 31 members that say so many bytes each; return what it did."""
+    committee = make_committee(31)
+    signers = [CheapSigner(member.address) for member in committee.members]
+    application, log = Wordy(committee.config), MemoryLog()
+    log.write((Opened(committee.config),))
+    me = Agreement(committee, 0, signers[0], application, log, TIMING).leader(1)
+    core = Agreement(committee, me, signers[me], application, log, TIMING)
+    core.start(0.5)
+    roots = (keccak(b"h"), keccak(b"p"), keccak(b"r"))
+    effects: list[Effect] = []
+    for member, signer in enumerate(signers):
+        said_by = sign_observation(committee, signer, 1, roots, bytes(size(member)))
+        effects += core.observe(said_by, 1.1)
+    effects += core.tick(1.2)
+    messages = [effect.message for effect in effects if isinstance(effect, Broadcast)]
+    proposals = [message for message in messages if isinstance(message, Proposal)]
+    return core, proposals, [effect.event for effect in effects if isinstance(effect, Noted)]
+
+
+def test_liars_that_say_too_much_do_not_keep_a_leader_from_proposing() -> None:
+    core, proposals, _ = leading(lambda member: MAX_BODY if member < 10 else MAX_BODY // 2)
+    assert core.committee.faults == 10
+    assert [len(body.observations) for body in proposals] == [core.committee.quorum]
+    assert {one.signer for one in proposals[0].observations}.isdisjoint(range(10))
+    assert len(encode(proposals[0])) <= MAX_FRAME
+
+
+def test_a_leader_that_cannot_propose_says_so_and_goes_on() -> None:
+    core, proposals, events = leading(lambda member: MAX_BODY)
+    assert not proposals
+    assert "proposal too large" in events
+    assert said(core.tick(core.deadline or 0.0)) == [Kind.NULLIFY]

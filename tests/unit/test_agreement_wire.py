@@ -113,7 +113,7 @@ def test_size_is_judged_before_anything_is_parsed() -> None:
     fat = msgpack.packb([1, 5, bytes(2000)])
     assert refused(fat) is Reason.OVERSIZE
     with pytest.raises(ValueError, match="over its limit"):
-        encode(replace(BLOCK, observations=(replace(SEEN, body=bytes(MAX_BODY)),) * 20))
+        encode(replace(BLOCK, observations=(replace(SEEN, body=bytes(MAX_BODY)),) * 40))
 
 
 @given(st.binary(max_size=300))
