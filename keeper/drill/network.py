@@ -407,12 +407,17 @@ def newest_of(store_file: Path) -> Snapshot | None:
 
 
 def _begin(setting: Setting, parent: Snapshot | None) -> Snapshot:
-    """Return the state to go on from: a node's book without its competition, or an empty one."""
+    """Return the state to go on from: a node's book without its competition, or an empty one.
+
+    Its cut is left behind: a copy's blocks are its own from the fork on.
+    """
     empty = genesis(setting)
     if parent is None:
         return empty
     kept = {**empty.book.rules, "transfer": parent.book.rules["transfer"]}
-    return replace(parent, book=replace(parent.book, rules=kept))
+    return replace(
+        parent, header=replace(parent.header, cut=()), book=replace(parent.book, rules=kept)
+    )
 
 
 async def _both_ways(session: Session) -> None:

@@ -1,15 +1,23 @@
 """A drill over a whole network: every position of a copy closed through a certified award."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import trio
 
-from keeper.drill.copies import feed_code
-from keeper.drill.network import drill
+from keeper.clear.transfer import TransferRule
+from keeper.compete.award import AwardRule
+from keeper.drill.copies import copies_of, feed_code
+from keeper.drill.network import Council, drill, newest_of
 from keeper.hashing import keccak
-from keeper.units import PPM
+from keeper.network import NetworkSpec
+from keeper.parameters import Parameters
+from keeper.snapshot.archive import Archive
+from keeper.snapshot.derive import Setting, Snapshot, genesis
+from keeper.store import Store
+from keeper.units import PPM, ChainId
 from policies.child import PolicySpec
 from tests.support.anvil import CACHE, anvil_binary, chain_of
 from tests.support.policy_network import (
@@ -52,8 +60,27 @@ async def test_every_position_of_a_copied_network_is_closed(anvil_binary: Path) 
         assert before == after, "what was copied is untouched"
 
 
+async def kept(spec: NetworkSpec, urls: Mapping[ChainId, str], file: Path) -> Snapshot:
+    """Return a node's newest snapshot, as its database gives it back."""
+    assert newest_of(file) is None
+    rules = (TransferRule(), AwardRule())
+    parameters = Parameters.decode(spec.parameters)
+    setting = Setting(spec, parameters, b"d" * 32, 1, b"c" * 32, (b"m" * 20,), 0, 1, rules)
+    async with copies_of(spec, urls, CACHE) as copies:
+        council = Council(copies, setting, genesis(setting))
+        made = [await council.derive() for _ in range(3)][-1]
+    store = Store(file)
+    Archive(store).add(b"d" * 32, made, 1)
+    store.close()
+    found = newest_of(file)
+    assert found is not None
+    assert (found.header, found.book) == (made.header, made.book)
+    assert found.header.view == 3
+    return found
+
+
 async def test_a_policy_that_skips_leaves_everybody_and_the_report_says_so(
-    anvil_binary: Path, monkeypatch: pytest.MonkeyPatch
+    anvil_binary: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("keeper.drill.network.DOWN", 12)
     monkeypatch.setattr("keeper.drill.network.UP", 1)
@@ -63,7 +90,9 @@ async def test_a_policy_that_skips_leaves_everybody_and_the_report_says_so(
         spec = await deploy(anvils)
         await open_positions(spec, anvils, 2)
         urls = {chain: one.url for chain, one in anvils.items()}
-        report = await drill(spec, urls, PolicySpec("x", "policies.observer:Observer"), CACHE)
+        parent = await kept(spec, urls, tmp_path / "keeper.db")
+        observer = PolicySpec("x", "policies.observer:Observer")
+        report = await drill(spec, urls, observer, CACHE, parent)
         assert not report.complete
         assert report.liquidated == 0
         assert any("observing" in line.why for line in report.lines)
