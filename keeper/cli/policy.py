@@ -74,8 +74,8 @@ def read_config(path: Path | None) -> dict[str, Any]:
     return found
 
 
-def with_progress(total: int, as_json: bool, work: Callable[[Step], T]) -> T:
-    """Run `work`, showing its progress on stderr unless a machine reads."""
+def with_progress(total: int | None, as_json: bool, work: Callable[[Step], T]) -> T:
+    """Run `work`, showing its progress on stderr unless a machine reads; None: no end is known."""
     if as_json:
         return work(lambda _label, _done: None)
     bars: dict[str, Any] = {}
@@ -360,7 +360,7 @@ def drill(
             work = drill_pool(
                 rpc, chain, (pool, data, oracle), token or [], falls, from_block, spec, cache
             )
-        found = with_progress(0, as_json, work)
+        found = with_progress(None, as_json, work)
     if as_json:
         print_json(found.as_json())
     else:
