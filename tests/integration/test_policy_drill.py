@@ -10,7 +10,8 @@ import trio
 from keeper.clear.transfer import TransferRule
 from keeper.compete.award import AwardRule
 from keeper.drill.copies import copies_of, feed_code
-from keeper.drill.network import Council, drill, newest_of
+from keeper.drill.council import Council
+from keeper.drill.network import drill, newest_of
 from keeper.hashing import keccak
 from keeper.network import NetworkSpec
 from keeper.parameters import Parameters

@@ -15,7 +15,7 @@ from keeper.compete.bids import decode_commit, decode_reveal
 from keeper.compete.hearing import COMMIT, REVEAL
 from keeper.compete.state import AwardState
 from keeper.drill.copies import Copies, copies_of
-from keeper.drill.network import Council
+from keeper.drill.council import Council
 from keeper.execute.intent import Mode
 from keeper.hashing import keccak
 from keeper.keys import address_of
