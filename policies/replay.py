@@ -65,12 +65,12 @@ def story_of(path: Path, task: bytes) -> Story:
         RecordError: the record is damaged.
     """
     decisions: list[tuple[Decided, Decision]] = []
-    hashes: dict[int, bytes] = {}
+    hashes: dict[tuple[str, int], bytes] = {}
     bids, awards, sent, received = [], [], [], []
     for entry in RecordReader(path):
         match entry:
-            case Viewed(view=view):
-                hashes[view.view] = view_hash(view)
+            case Viewed(view=view, desk=desk):
+                hashes[desk, view.view] = view_hash(view)
             case Decided():
                 decisions.extend((entry, one) for one in entry.decisions if one.task == task)
             case Bid() if entry.task == task:
@@ -83,7 +83,7 @@ def story_of(path: Path, task: bytes) -> Story:
                 received.append(entry)
             case _:
                 continue
-    views = tuple((one.view, hashes.get(one.view, b"")) for one, _ in decisions)
+    views = tuple((one.view, hashes.get((one.desk, one.view), b"")) for one, _ in decisions)
     return Story(
         task, tuple(decisions), views, tuple(bids), tuple(awards), tuple(sent), tuple(received)
     )
@@ -143,7 +143,7 @@ class Shadow:
 
 
 async def compare(spec: PolicySpec, entries: Iterator[Entry]) -> Shadow:
-    """Return how a policy that sends nothing does beside the real winners.
+    """Return how a policy that sends nothing does beside the real winners of the network's tasks.
 
     Raises:
         PolicyFault: it broke its contract.
@@ -152,7 +152,7 @@ async def compare(spec: PolicySpec, entries: Iterator[Entry]) -> Shadow:
     views = awarded = win = lose = unseen = profit = 0
     async with _Asker(spec) as asker:
         for entry in entries:
-            if isinstance(entry, Viewed):
+            if isinstance(entry, Viewed) and not entry.desk:
                 views += 1
                 asker.carry(entry.state)
                 for decision in await asker.ask(entry.view):

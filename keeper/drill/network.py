@@ -10,7 +10,7 @@ liquidated when a close succeeded and it is healthy again, or holds no position 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import trio
@@ -18,11 +18,11 @@ import trio
 from keeper.clear.transfer import TransferRule
 from keeper.compete.award import AwardRule
 from keeper.compete.bidder import Bidder, Reserve
-from keeper.compete.bids import Commit
-from keeper.compete.state import AwardState, OpenAward, decode
+from keeper.compete.state import AwardState, OpenAward
 from keeper.config import DEFAULT_COIN
 from keeper.desk.venue import gas_of
-from keeper.drill.copies import BOND_WEI, Copies, Copy, copies_of
+from keeper.drill.copies import BOND_WEI, Copy, copies_of
+from keeper.drill.council import Council
 from keeper.drill.report import Drill, Line, Progress, silent
 from keeper.errors import LocalError
 from keeper.execute.intent import Intent, Lane, Mode, State
@@ -31,21 +31,18 @@ from keeper.execute.ledger import Ledger
 from keeper.execute.service import Executor
 from keeper.hashing import keccak
 from keeper.legs import Leg, LegKind
-from keeper.merkle import merkle_proof
 from keeper.network import NetworkSpec
 from keeper.node.market import Place, bonuses_of, market_view, wishes_of
 from keeper.node.recorder import earned
-from keeper.observe.observation import ObservationBody, SeenCommitment, SeenHead
-from keeper.observe.table import Table
 from keeper.parameters import Parameters
 from keeper.snapshot import governed
 from keeper.snapshot.archive import Archive
-from keeper.snapshot.decisions import CutBlock, Decision, Observed
-from keeper.snapshot.derive import Lacking, Setting, Snapshot, derive, genesis
+from keeper.snapshot.decisions import Decision
+from keeper.snapshot.derive import Setting, Snapshot, genesis
 from keeper.store import Store
 from keeper.units import PPM, BlockNumber, ChainId, Wei, symbol
 from keeper.venue.book import system_accounts
-from keeper.venue.calls import SealTuple, execute
+from keeper.venue.calls import execute
 from p2p.agreement.signing import EcdsaSigner
 from policies import api
 from policies.api import Act, Skip
@@ -57,8 +54,6 @@ DOWN, UP = 60, 60
 """Steps each way: to 16 % of the start, and to six times of it."""
 VIEWS = 40
 """Views at one price: a round takes three, and a market's window may hold closes back."""
-SIGNATURE = (1, 1, 1)
-"""What the copy's committee takes for a signature."""
 ROUND_S = 60.0
 PAUSE_S = 0.02
 
@@ -75,66 +70,6 @@ class Tally:
     after_ppm: int = 0
     done: bool = False
     why: str = "never fell below its requirement"
-
-
-@dataclass(slots=True)
-class Council:
-    """A committee of one: observes the copies, derives views, and remembers what it heard.
-
-    Invariants: views and ticks grow by at least one; the book is handed on from view to view.
-    """
-
-    copies: Copies
-    setting: Setting
-    snapshot: Snapshot
-    commits: list[Commit] = field(default_factory=list)
-    bodies: dict[bytes, bytes] = field(default_factory=dict)
-
-    def at(self, ref: CutBlock) -> Table | None:
-        """Return the table after exactly this block, or None."""
-        index = self.copies.by_chain[ref.chain].watcher.index
-        return index.at(ref.number, ref.hash, ref.account_root)
-
-    async def view(self) -> AwardState:
-        """Derive the next view; return its competition."""
-        await self.derive()
-        state = decode(self.snapshot.book.rules["award"])
-        open_views = {state.collecting, *state.late, *(one.view for one in state.revealing)}
-        self.commits = [one for one in self.commits if one.view in open_views]
-        return state
-
-    async def derive(self) -> Snapshot:
-        """Derive the next snapshot from what the copies hold now."""
-        await self.copies.indexed()
-        network, header = self.setting.network, self.snapshot.header
-        heads: list[SeenHead] = []
-        for copy in self.copies.by_chain.values():
-            heads += copy.watcher.index.recent()
-        now_ms = 1000 * max(head.timestamp for head in heads)
-        tick = max(header.tick + 1, (now_ms - network.genesis_time_ms) // network.tick_ms)
-        prices = await self.copies.prices()
-        now = (network.genesis_time_ms + tick * network.tick_ms) // 1000
-        body = ObservationBody(
-            tick,
-            tuple(sorted(heads)),
-            tuple(replace(one, published_at=now) for one in prices),
-            tuple(sorted(SeenCommitment(x.view, x.bidder, x.commitment) for x in self.commits)),
-            tuple(sorted(self.bodies)),
-        )
-        observed = (Observed(0, self.setting.members[0], body),)
-        found = derive(
-            self.setting, self, self.snapshot, header.view + 1, tick, observed, self.bodies
-        )
-        if isinstance(found, Lacking):
-            raise LocalError(f"the drill lacks {found}", where="copies of the chains")
-        self.snapshot = found[0]
-        return self.snapshot
-
-    def certified(self, decision: Decision) -> tuple[SealTuple, tuple[bytes, ...]]:
-        """Return (seal, proof) of a decision of the newest view, as the copies take it."""
-        header, leaves = self.snapshot.header, self.snapshot.leaves(self.setting)
-        proof = merkle_proof(leaves, leaves.index(decision.leaf))
-        return (header.epoch, header.view, self.snapshot.root, *SIGNATURE), tuple(proof)
 
 
 class Session:
@@ -407,12 +342,17 @@ def newest_of(store_file: Path) -> Snapshot | None:
 
 
 def _begin(setting: Setting, parent: Snapshot | None) -> Snapshot:
-    """Return the state to go on from: a node's book without its competition, or an empty one."""
+    """Return the state to go on from: a node's book without its competition, or an empty one.
+
+    Its cut is left behind: a copy's blocks are its own from the fork on.
+    """
     empty = genesis(setting)
     if parent is None:
         return empty
     kept = {**empty.book.rules, "transfer": parent.book.rules["transfer"]}
-    return replace(parent, book=replace(parent.book, rules=kept))
+    return replace(
+        parent, header=replace(parent.header, cut=()), book=replace(parent.book, rules=kept)
+    )
 
 
 async def _both_ways(session: Session) -> None:

@@ -7,70 +7,31 @@ from pathlib import Path
 import pytest
 import trio
 
-from keeper.contracts import encode_call
-from keeper.devnet.chains import Anvil
-from keeper.devnet.wallet import Send, Wallet, broadcast
-from keeper.drill.copies import feed_code
-from keeper.drill.network import drill
+from keeper.clear.transfer import TransferRule
+from keeper.compete.award import AwardRule
+from keeper.drill.copies import copies_of, feed_code
+from keeper.drill.council import Council
+from keeper.drill.network import drill, newest_of
 from keeper.hashing import keccak
 from keeper.network import NetworkSpec
+from keeper.parameters import Parameters
+from keeper.snapshot.archive import Archive
+from keeper.snapshot.derive import Setting, Snapshot, genesis
+from keeper.store import Store
 from keeper.units import PPM, ChainId
 from policies.child import PolicySpec
 from tests.support.anvil import CACHE, anvil_binary, chain_of
 from tests.support.policy_network import (
-    ETH,
     HUB,
     PRICE,
-    USD,
     VENUE,
-    contract,
-    credit,
     deploy,
-    mine,
+    open_positions,
 )
 
 pytestmark = [pytest.mark.anvil]
 __all__ = ["anvil_binary"]
 PEOPLE = 50
-
-
-async def open_positions(spec: NetworkSpec, anvils: Mapping[ChainId, Anvil]) -> list[bytes]:
-    """Open positions of many leverages, every fourth short, secured by deposits on the hub."""
-    hub, venue = spec.chain(HUB), spec.chain(VENUE)
-    token, vault, perps = hub.tokens[0].address, contract(hub, "Vault"), contract(venue, "Perps")
-    minter = Wallet(anvils[HUB].rpc, HUB, anvils[HUB].key(0))
-    house, accounts = spec.account(perps), []
-    sends = [
-        Send(token, encode_call("DevToken", "mint", minter.address, 10**7 * USD), gas=200_000),
-        Send(token, encode_call("DevToken", "approve", vault, 10**9 * USD), gas=200_000),
-        Send(vault, encode_call("Vault", "deposit_for", house, token, 3 * 10**6 * USD)),
-    ]
-    raws = []
-    for place in range(PEOPLE):
-        wallet = Wallet(anvils[VENUE].rpc, VENUE, anvils[VENUE].key(5 + place))
-        account = spec.account(wallet.address)
-        accounts.append(account)
-        deposit = (1_000 + 37 * place) * USD
-        sends.append(Send(vault, encode_call("Vault", "deposit_for", account, token, deposit)))
-        notional = deposit * (20 + 55 * place // PEOPLE) // 10
-        size = notional * 10**10 // PRICE
-        raws += await wallet.sign(
-            [
-                Send(perps, encode_call("Perps", "request_credit", 0, notional), gas=500_000),
-                credit(venue, account, notional),
-                Send(
-                    perps,
-                    encode_call("Perps", "increase", 0, ETH, -size if place % 4 == 3 else size, 0),
-                    gas=2_000_000,
-                ),
-            ]
-        )
-    await minter.send(*sends)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(mine, anvils[VENUE])
-        await broadcast(anvils[VENUE].rpc, raws)
-        nursery.cancel_scope.cancel()
-    return accounts
 
 
 async def test_every_position_of_a_copied_network_is_closed(anvil_binary: Path) -> None:
@@ -80,7 +41,7 @@ async def test_every_position_of_a_copied_network_is_closed(anvil_binary: Path) 
     ):
         anvils = {HUB: hub, VENUE: venue}
         spec = await deploy(anvils)
-        accounts = await open_positions(spec, anvils)
+        accounts = await open_positions(spec, anvils, PEOPLE)
         before = [await one.rpc.call("eth_blockNumber") for one in anvils.values()]
         urls = {chain: one.url for chain, one in anvils.items()}
         policy = PolicySpec("liquidation", "policies.liquidation:Liquidation", budget_ms=5_000)
@@ -100,19 +61,39 @@ async def test_every_position_of_a_copied_network_is_closed(anvil_binary: Path) 
         assert before == after, "what was copied is untouched"
 
 
+async def kept(spec: NetworkSpec, urls: Mapping[ChainId, str], file: Path) -> Snapshot:
+    """Return a node's newest snapshot, as its database gives it back."""
+    assert newest_of(file) is None
+    rules = (TransferRule(), AwardRule())
+    parameters = Parameters.decode(spec.parameters)
+    setting = Setting(spec, parameters, b"d" * 32, 1, b"c" * 32, (b"m" * 20,), 0, 1, rules)
+    async with copies_of(spec, urls, CACHE) as copies:
+        council = Council(copies, setting, genesis(setting))
+        made = [await council.derive() for _ in range(3)][-1]
+    store = Store(file)
+    Archive(store).add(b"d" * 32, made, 1)
+    store.close()
+    found = newest_of(file)
+    assert found is not None
+    assert (found.header, found.book) == (made.header, made.book)
+    assert found.header.view == 3
+    return found
+
+
 async def test_a_policy_that_skips_leaves_everybody_and_the_report_says_so(
-    anvil_binary: Path, monkeypatch: pytest.MonkeyPatch
+    anvil_binary: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(f"{__name__}.PEOPLE", 2)
     monkeypatch.setattr("keeper.drill.network.DOWN", 12)
     monkeypatch.setattr("keeper.drill.network.UP", 1)
     monkeypatch.setattr("keeper.drill.network.VIEWS", 2)
     async with chain_of(anvil_binary, HUB) as hub, chain_of(anvil_binary, VENUE) as venue:
         anvils = {HUB: hub, VENUE: venue}
         spec = await deploy(anvils)
-        await open_positions(spec, anvils)
+        await open_positions(spec, anvils, 2)
         urls = {chain: one.url for chain, one in anvils.items()}
-        report = await drill(spec, urls, PolicySpec("x", "policies.observer:Observer"), CACHE)
+        parent = await kept(spec, urls, tmp_path / "keeper.db")
+        observer = PolicySpec("x", "policies.observer:Observer")
+        report = await drill(spec, urls, observer, CACHE, parent)
         assert not report.complete
         assert report.liquidated == 0
         assert any("observing" in line.why for line in report.lines)

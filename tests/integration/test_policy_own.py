@@ -11,7 +11,7 @@ from keeper.contracts import encode_call
 from keeper.desk.seat import Seat
 from keeper.devnet.wallet import Send, Wallet
 from keeper.drill.copies import copies_of
-from keeper.drill.network import Council
+from keeper.drill.council import Council
 from keeper.execute.intent import Lane, Mode
 from keeper.execute.ledger import Ledger
 from keeper.execute.service import Executor

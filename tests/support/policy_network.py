@@ -7,7 +7,7 @@ import trio
 from keeper.contracts import encode_call
 from keeper.devnet.chains import Anvil
 from keeper.devnet.deploy import Market, account_id, deploy_chain
-from keeper.devnet.wallet import Send, Wallet
+from keeper.devnet.wallet import Send, Wallet, broadcast
 from keeper.drill.copies import constant_code
 from keeper.hashing import keccak
 from keeper.leaves import credit_leaf
@@ -70,3 +70,44 @@ async def mine(anvil: Anvil) -> None:
     while True:
         await trio.sleep(0.2)
         await anvil.mine()
+
+
+async def open_positions(
+    spec: NetworkSpec, anvils: Mapping[ChainId, Anvil], people: int
+) -> list[bytes]:
+    """Open positions of many leverages, every fourth short, secured by deposits on the hub."""
+    hub, venue = spec.chain(HUB), spec.chain(VENUE)
+    token, vault, perps = hub.tokens[0].address, contract(hub, "Vault"), contract(venue, "Perps")
+    minter = Wallet(anvils[HUB].rpc, HUB, anvils[HUB].key(0))
+    house, accounts = spec.account(perps), []
+    sends = [
+        Send(token, encode_call("DevToken", "mint", minter.address, 10**7 * USD), gas=200_000),
+        Send(token, encode_call("DevToken", "approve", vault, 10**9 * USD), gas=200_000),
+        Send(vault, encode_call("Vault", "deposit_for", house, token, 3 * 10**6 * USD)),
+    ]
+    raws = []
+    for place in range(people):
+        wallet = Wallet(anvils[VENUE].rpc, VENUE, anvils[VENUE].key(5 + place))
+        account = spec.account(wallet.address)
+        accounts.append(account)
+        deposit = (1_000 + 37 * place) * USD
+        sends.append(Send(vault, encode_call("Vault", "deposit_for", account, token, deposit)))
+        notional = deposit * (20 + 55 * place // people) // 10
+        size = notional * 10**10 // PRICE
+        raws += await wallet.sign(
+            [
+                Send(perps, encode_call("Perps", "request_credit", 0, notional), gas=500_000),
+                credit(venue, account, notional),
+                Send(
+                    perps,
+                    encode_call("Perps", "increase", 0, ETH, -size if place % 4 == 3 else size, 0),
+                    gas=2_000_000,
+                ),
+            ]
+        )
+    await minter.send(*sends)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(mine, anvils[VENUE])
+        await broadcast(anvils[VENUE].rpc, raws)
+        nursery.cancel_scope.cancel()
+    return accounts

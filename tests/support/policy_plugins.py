@@ -292,7 +292,7 @@ SINS: list[tuple[str, dict[str, int], str]] = [
     ("Flooding", {}, "protocol"),
     ("Hoarding", {}, "oversize"),
     ("Bloating", {}, "oversize"),
-    ("Crowding", {}, "oversize"),
+    ("Crowding", {"budget_ms": 10_000}, "oversize"),
     ("Networking", {}, "network"),
     ("FileReading", {}, "file"),
     ("FileWriting", {}, "file"),

@@ -19,8 +19,9 @@ from policies.record import (
     RecordWriter,
     Viewed,
     state_hash,
+    view_hash,
 )
-from policies.replay import replay
+from policies.replay import compare, replay, story_of
 from policies.rerun import count_views, is_recorded, rerun_policy
 from tests.support.policy_views import market_view, plugin
 
@@ -93,6 +94,33 @@ async def test_on_a_venue_the_first_act_counts_and_costs_no_price(tmp_path: Path
     assert score.net == sum(act.profit for act in ours(view))
     with pytest.raises(RecordError, match="'aave'"):
         count_views(path, "perp")
+
+
+async def test_a_shadow_looks_at_the_networks_tasks_and_not_at_other_venues(tmp_path: Path) -> None:
+    view, other = market_view(1, accounts=1), market_view(1, accounts=2)
+    (act,) = ours(view)
+    path = written(
+        tmp_path / "a.fkrec",
+        Viewed(other, "aave"),
+        Viewed(view),
+        Viewed(other, "aave"),
+        Awarded(2, act.task, (RIVAL,), act.price - 1),
+    )
+    found = await compare(SPEC, iter(RecordReader(path)))
+    assert (found.views, found.bids, found.would_win) == (1, 1, 1)
+    story = story_of(path, act.task)
+    assert story.awards[0].price == act.price - 1
+
+
+def test_a_story_names_the_view_of_its_own_desk(tmp_path: Path) -> None:
+    view, other = market_view(1, accounts=1), market_view(1, accounts=2)
+    (act,) = ours(view)
+    path = tmp_path / "a.fkrec"
+    with RecordWriter(path, {}) as record:
+        record.append(Viewed(view))
+        record.append(Viewed(other, "aave"))
+        record.append(Decided(1, "x", "x", (act,), b""))
+    assert story_of(path, act.task).views == ((1, view_hash(view)),)
 
 
 def test_a_converted_record_is_none_of_a_node(tmp_path: Path) -> None:
