@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
 
 from keeper.route.banks import Bank, Curves, Floats, Lanes, Places, Totals, banks_of
 from keeper.route.pools import Problem
@@ -176,6 +175,8 @@ def _rates(bank: Bank) -> list[tuple[Places, Places, Floats]]:
 
 def solve_dual(market: Market, start: Floats | None = None) -> Solution:
     """Return the dual router's trades; look at `gap` before trusting them."""
+    from scipy.optimize import minimize  # when it is needed: 40 MB a keeper may do without
+
     tokens = market.size
     scale = first_prices(market) if start is None else start
     loads = np.full(len(market.limits), max(float(scale.max(initial=0.0)), 1e-300))

@@ -8,9 +8,7 @@ Every answer carries prices whose dual value bounds every other answer (`keeper.
 """
 
 from keeper.route.banks import Floats
-from keeper.route.blend import blend
 from keeper.route.cfmm import GAP, Market, Solution, judge, market_of, solve_dual
-from keeper.route.conic import REGULARISATIONS, solve_conic
 from keeper.route.pools import Bridge, Problem, Total
 
 _BRIDGE_SHARE = 4
@@ -42,6 +40,10 @@ def solve(problem: Problem) -> Solution:
         answers.append(solve_dual(market))
         if abs(answers[0].gap) <= GAP:
             return answers[0]
+    # the solvers are loaded where they are needed: 40 MB that a keeper may do without
+    from keeper.route.blend import blend
+    from keeper.route.conic import REGULARISATIONS, solve_conic
+
     for regularisation in REGULARISATIONS:
         try:
             answers.append(solve_conic(market, regularisation))

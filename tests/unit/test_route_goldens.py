@@ -85,10 +85,10 @@ def test_one_failed_attempt_of_the_conic_router_is_not_the_end(
             raise ArithmeticError("stalled")
         return solve_conic(market, regularisation)
 
-    monkeypatch.setattr("keeper.route.solve.solve_conic", stalls)
+    monkeypatch.setattr("keeper.route.conic.solve_conic", stalls)
     assert f"{solve(markets.five_markets()).value:.4f}" == "21.4998"
     assert len(tried) == 3
-    monkeypatch.setattr("keeper.route.solve.REGULARISATIONS", (1e-10, 1e-12))
+    monkeypatch.setattr("keeper.route.conic.REGULARISATIONS", (1e-10, 1e-12))
     with pytest.raises(ArithmeticError, match="no router"):
         solve(markets.five_markets())
 
