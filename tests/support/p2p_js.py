@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,10 @@ def missing() -> str:
     (HOME / "polyfill.mjs").write_text(POLYFILL)
     (HOME / "node.mjs").write_text((ROOT / "tests" / "support" / "p2p_js.mjs").read_text())
     return ""
+
+
+REDIAL_S = 0.2
+"""Pause before another try: nodes that all dial at once drop handshakes."""
 
 
 class JsNode:
@@ -80,6 +85,7 @@ class JsNode:
             if "dialled" in value:
                 return
             assert left, value
+            time.sleep(REDIAL_S)
 
     def stop(self) -> None:
         """End it."""
