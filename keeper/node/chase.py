@@ -63,6 +63,11 @@ class Chase:
                 proven = await self._round(later)
                 vain = vain + 1 if proven and self._view() == before else 0
 
+    async def end(self, scope: trio.CancelScope) -> None:
+        """End the work of an epoch that is left behind."""
+        await self.run()
+        scope.cancel()
+
     async def _round(self, later: Committee) -> bool:
         """Ask everybody once; return whether the later epoch is proven to be at work."""
         proven = False

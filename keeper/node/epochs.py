@@ -128,9 +128,7 @@ class Epochs:
     async def _generate(self, committee: Committee) -> None:
         """Run the ceremony, save the share, and stay until the epoch is registered everywhere."""
         bonded = bonded_peers(self.parts.network, self.registry.tables())
-        self.parts.p2p.allow(
-            frozenset(member.peer_id for member in committee.members), frozenset(bonded.values())
-        )
+        self.parts.p2p.allow(frozenset(member.peer_id for member in committee.members), bonded)
         first = self._first = KeyCeremony(committee, self._keys, self.parts.p2p)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(first.run)

@@ -89,14 +89,10 @@ class FollowerWork:
             for watcher in self.parts.watchers.values():
                 nursery.start_soon(self._retry, watcher)
             nursery.start_soon(follower.run)
-            nursery.start_soon(self._watch_others, nursery.cancel_scope)
+            nursery.start_soon(self._chase.end, nursery.cancel_scope)
             await self.state.closed.wait()
             nursery.cancel_scope.cancel()
         return self.state.last is not None
-
-    async def _watch_others(self, scope: trio.CancelScope) -> None:
-        await self._chase.run()
-        scope.cancel()
 
     async def _follow(self, history: History) -> None:
         """Leave a history of this epoch to the follower, which asks for the same."""

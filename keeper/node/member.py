@@ -152,14 +152,10 @@ class MemberWork:
                 nursery.start_soon(self.filler.run)
             nursery.start_soon(self.runner.run)
             nursery.start_soon(self.risk.run)
-            nursery.start_soon(self._watch_others, nursery.cancel_scope)
+            nursery.start_soon(self._chase.end, nursery.cancel_scope)
             await self.session.run()
             nursery.cancel_scope.cancel()
         return self.state.last is not None
-
-    async def _watch_others(self, scope: trio.CancelScope) -> None:
-        await self._chase.run()
-        scope.cancel()
 
     def _on_final(self, snapshot: Snapshot) -> None:
         self._calling.on_final(snapshot)

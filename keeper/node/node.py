@@ -215,7 +215,7 @@ class Node:
 
     def _admit_now(self) -> None:
         bonded = bonded_peers(self.network, self.epochs.registry.tables())
-        self.p2p.allow(self.epochs.member_peers(), frozenset(bonded.values()))
+        self.p2p.allow(self.epochs.member_peers(), bonded)
 
     async def _until_indexed(self) -> None:
         """Return once every chain's index holds a final block."""

@@ -21,14 +21,13 @@ from keeper.hashing import keccak
 from keeper.network import ChainSpec, NetworkSpec
 from keeper.observe.service import Watcher
 from keeper.settle.rotation import Rotation, of_book
+from keeper.settle.turns import TURN_S, turns_before
 from keeper.snapshot.derive import Snapshot
 from keeper.units import BlockNumber, ChainId, Wei
 from keeper.venue.committee import Pending, installed, pending
 
 log = structlog.get_logger(__name__)
 
-TURN_S = 4.0
-"""Time for one member to have it mined and final before the next one tries."""
 FEE_CAP = Wei(10**17)
 """Most that one activation may cost, in wei: it writes every member's seat."""
 DEADLINE_BLOCKS = 200
@@ -75,8 +74,8 @@ class Activator:
             return
         place = (spec.id, change.ready_at)
         since, tried = self._ready.setdefault(place, self._clock()), self._tried.get(place, 0)
-        turn = (self._me - spec.id) % self._size
-        if self._clock() >= since + TURN_S * (turn + tried * self._size):
+        turns = turns_before(self._me, self._size, spec.id, tried)
+        if self._clock() >= since + TURN_S * turns:
             self._tried[place] = tried + 1
             await self._activate(spec, rotation, change)
 

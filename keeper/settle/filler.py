@@ -26,6 +26,7 @@ from keeper.network import NetworkSpec
 from keeper.observe.service import Watcher
 from keeper.parameters import Parameters
 from keeper.settle.filling import Deliverable, deliverable, orders_of
+from keeper.settle.turns import turns_before
 from keeper.snapshot import governed
 from keeper.snapshot.derive import Snapshot
 from keeper.units import BlockNumber, ChainId, Wei
@@ -70,7 +71,7 @@ class Turns:
             del self.since[gone]
         return {
             order: self.since.setdefault(order, now_ms)
-            + TURN_MS * ((self.me - int.from_bytes(order[:4], "big")) % self.size)
+            + TURN_MS * turns_before(self.me, self.size, int.from_bytes(order[:4], "big"))
             for order in sorted(found)
         }
 

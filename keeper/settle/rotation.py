@@ -22,8 +22,7 @@ from keeper.leaves import committee_change_leaf
 from keeper.network import ChainSpec
 from keeper.snapshot.book import Book
 from keeper.snapshot.decisions import Context, Decision
-from keeper.venue import bonds
-from keeper.venue.committee import bonded_peers, committee_of, pending, registered_as
+from keeper.venue.committee import bonded, committee_of, pending, registered_as
 from p2p.agreement.quorum import faults, quorum
 from p2p.types import Committee, Member
 
@@ -163,21 +162,20 @@ def next_members(context: Context, barred: frozenset[bytes]) -> tuple[Member, ..
     network, old = context.network, context.members
     if network.hub not in context.tables:
         return ()
-    peers = {k: p for k, p in bonded_peers(network, context.tables).items() if k not in barred}
-    stakes = bonds.bonds(network.chain(network.hub), context.tables[network.hub])
+    found = {k: v for k, v in bonded(network, context.tables).items() if k not in barred}
 
     def rank(keeper: bytes) -> tuple[int, bool, bytes]:
-        return (-stakes[keeper].amount, keeper not in old, keeper)
+        return (-found[keeper][0], keeper not in old, keeper)
 
-    staying = [keeper for keeper in old if keeper in peers]
-    newcomers = sorted((keeper for keeper in peers if keeper not in old), key=rank)
+    staying = [keeper for keeper in old if keeper in found]
+    newcomers = sorted((keeper for keeper in found if keeper not in old), key=rank)
     most = context.parameters.rotation.seats
     for joining in range(len(newcomers), -1, -1):
         seats = sorted([*staying, *newcomers[:joining]], key=rank)[:most]
         if len(seats) >= network.committee_size and _bearable(old, seats):
             chosen = sorted(seats)
             same = chosen == sorted(old)
-            return () if same else tuple(Member(keeper, peers[keeper]) for keeper in chosen)
+            return () if same else tuple(Member(keeper, found[keeper][1]) for keeper in chosen)
     return ()
 
 

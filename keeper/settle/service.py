@@ -26,6 +26,7 @@ from keeper.merkle import merkle_proof
 from keeper.metrics import Metrics
 from keeper.network import NetworkSpec
 from keeper.settle.seals import Certified, certify, leaves_of, seal_tuple
+from keeper.settle.turns import TURN_S, turns_before
 from keeper.snapshot.archive import Archive, Archived
 from keeper.snapshot.decisions import Decision
 from keeper.snapshot.derive import Snapshot
@@ -35,8 +36,6 @@ from keeper.venue.port import Call
 
 log = structlog.get_logger(__name__)
 
-TURN_S = 4.0
-"""Time for one member to have a decision mined and final before the next one tries."""
 HEADER_S = 5.0
 """How often a header is posted to each chain."""
 FEE_CAP = Wei(5 * 10**16)
@@ -121,9 +120,9 @@ class Carrier:
     def _due(self, item: _Item) -> bool:
         if item.busy:
             return False
-        first = int.from_bytes(item.decision.leaf[:4], "big") % self._size
-        turn = (self._me - first) % self._size
-        return self._clock() >= item.since + TURN_S * (turn + item.tried * self._size)
+        first = int.from_bytes(item.decision.leaf[:4], "big")
+        turns = turns_before(self._me, self._size, first, item.tried)
+        return self._clock() >= item.since + TURN_S * turns
 
     async def _carry(self, item: _Item) -> None:
         try:

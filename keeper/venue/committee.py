@@ -49,29 +49,35 @@ class Pending:
     ready_at: int
 
 
-def bonded_peers(network: NetworkSpec, tables: Mapping[ChainId, Records]) -> dict[bytes, bytes]:
-    """Return operator address → peer id of every active keeper that registered a valid one."""
+def bonded(
+    network: NetworkSpec, tables: Mapping[ChainId, Records]
+) -> dict[bytes, tuple[int, bytes]]:
+    """Return operator address → (stake, peer id) of every active keeper with a valid peer id."""
     hub = network.chain(network.hub)
     records = tables[network.hub]
     peers = bonds.peers(hub, records)
     return {
-        keeper: peers[keeper]
+        keeper: (bond.amount, peers[keeper])
         for keeper, bond in bonds.bonds(hub, records).items()
         if bond.status is BondStatus.ACTIVE and is_peer_id(peers.get(keeper, b""))
     }
+
+
+def bonded_peers(network: NetworkSpec, tables: Mapping[ChainId, Records]) -> frozenset[bytes]:
+    """Return the peer ids of all keepers that may be seated."""
+    return frozenset(peer for _, peer in bonded(network, tables).values())
 
 
 def candidates(
     network: NetworkSpec, tables: Mapping[ChainId, Records]
 ) -> tuple[Member, ...] | None:
     """Return the first committee by address, or None while too few keepers are bonded."""
-    peers = bonded_peers(network, tables)
-    if len(peers) < network.committee_size:
+    found = bonded(network, tables)
+    if len(found) < network.committee_size:
         return None
-    records = bonds.bonds(network.chain(network.hub), tables[network.hub])
-    largest = sorted(peers, key=lambda keeper: (-records[keeper].amount, keeper))
+    largest = sorted(found, key=lambda keeper: (-found[keeper][0], keeper))
     chosen = sorted(largest[: network.committee_size])
-    return tuple(Member(keeper, peers[keeper]) for keeper in chosen)
+    return tuple(Member(keeper, found[keeper][1]) for keeper in chosen)
 
 
 def installed(spec: ChainSpec, records: Records, number: int) -> Epoch | None:
