@@ -11,6 +11,7 @@ constants in the Vyper sources; a test compares what both sides compute.
 from collections.abc import Iterable, Sequence
 
 from keeper.hashing import abi_hash, keccak, leaf_hash, type_hash
+from keeper.merkle import merkle_root
 
 HEADER = "Header(bytes32 network,uint32 epoch,uint64 view,bytes32 headerHash)"
 CREDIT = (
@@ -36,10 +37,10 @@ FLOW_OUTCOME = (
     "bytes32 flow,uint8 outcome,uint16 late)"
 )
 FLOW_LEG = (
-    "Leg(uint64 chain,address escrow,address payer,address token,uint256 amount,uint256 deposit,"
-    "bytes32 receiver,address vault)"
+    "Leg(uint256 index,uint64 chain,address escrow,address payer,address token,uint256 amount,"
+    "uint256 deposit,bytes32 receiver,address vault,bytes32 market)"
 )
-FLOW = "Flow(bytes32 network,uint32 epoch,uint32 number,uint64 armBy,uint64 lockBy,bytes32[] legs)"
+FLOW = "Flow(bytes32 network,uint32 epoch,uint32 number,uint64 armBy,uint64 lockBy,bytes32 legs)"
 ATTESTATION = (
     "Attestation(bytes32 network,uint32 epoch,uint64 chain,address contract,bytes32 eventHash)"
 )
@@ -194,6 +195,7 @@ def flow_outcome_leaf(
 
 
 def flow_leg_hash(
+    index: int,
     chain: int,
     escrow: bytes,
     *,
@@ -203,14 +205,15 @@ def flow_leg_hash(
     deposit: int,
     receiver: bytes,
     vault: bytes,
+    market: bytes,
 ) -> bytes:
-    """Return the hash of one leg of a flow, on one chain and in one escrow."""
+    """Return the hash of one leg of a flow, at its place among them, on one chain."""
     types = (
-        *("bytes32", "uint64", "address", "address", "address"),
-        *("uint256", "uint256", "bytes32", "address"),
+        *("bytes32", "uint256", "uint64", "address", "address", "address"),
+        *("uint256", "uint256", "bytes32", "address", "bytes32"),
     )
-    place = (type_hash(FLOW_LEG), chain, escrow)
-    return abi_hash(types, (*place, payer, token, amount, deposit, receiver, vault))
+    place = (type_hash(FLOW_LEG), index, chain, escrow)
+    return abi_hash(types, (*place, payer, token, amount, deposit, receiver, vault, market))
 
 
 def flow_id(
@@ -225,7 +228,7 @@ def flow_id(
     """Return the id of a flow over its times and the hashes of all its legs, in order."""
     types = ("bytes32", "bytes32", "uint32", "uint32", "uint64", "uint64", "bytes32")
     terms = (epoch, number, arm_by, lock_by)
-    return abi_hash(types, (type_hash(FLOW), network, *terms, keccak(b"".join(legs))))
+    return abi_hash(types, (type_hash(FLOW), network, *terms, merkle_root(legs)))
 
 
 def attestation_leaf(

@@ -60,8 +60,8 @@ class State:
         state = self.book.rules.get(governed.STATE, b"")
         return governed.in_force(Parameters.decode(self.spec.parameters), state)
 
-    def margin(self, legs: tuple[Leg, ...]) -> AccountMargin | None:
-        """Return the margin of legs at the view's marks, or None where a price is missing."""
+    def engine(self) -> Engine:
+        """Return the margin model at the view's marks."""
         now_ms = self.spec.genesis_time_ms + self.view.header.tick * self.spec.tick_ms
         ages = {
             ref.chain: max(0, ceil_div(now_ms - ref.timestamp * 1000, 1000))
@@ -69,7 +69,11 @@ class State:
         }
         prices = {market: price.price_e8 for market, price in self.book.prices.items()}
         marks = Marks(prices, funding(self.spec, self.tables), self.parameters.margin, ages)
-        engine = Engine(marks)
+        return Engine(marks)
+
+    def margin(self, legs: tuple[Leg, ...]) -> AccountMargin | None:
+        """Return the margin of legs at the view's marks, or None where a price is missing."""
+        engine = self.engine()
         try:
             return engine.margin(engine.rows(legs))
         except Unpriced:

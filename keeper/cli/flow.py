@@ -1,6 +1,7 @@
-"""`keeper flow plan | draft | open | lock | status | trace | pay`: flows over several chains.
+"""`keeper flow plan | reduce | draft | open | lock | status | trace | pay`: flows over chains.
 
     plan    offers.json ─▶ the best route now ─▶ legs.json (keeper/cli/flow_plan.py)
+    reduce  an account's positions at all venues ─▶ legs.json (keeper/cli/flow_reduce.py)
     draft   legs.json ─▶ flow.json with its times, the same file for every payer
     open    flow.json ─▶ id; with a payer's key: place its deposits, or lock where there are none
     lock    with a payer's key: once all deposits are placed, lock its legs
@@ -18,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from keeper import config, network
-from keeper.cli import flow_plan
+from keeper.cli import flow_plan, flow_reduce
 from keeper.cli.account import State, load_state, open_archive
 from keeper.cli.onchain import ask, head_time, read_secret, send
 from keeper.cli.output import JsonFlag, print_json, print_rows, print_table
@@ -27,15 +28,17 @@ from keeper.devnet.wallet import Send
 from keeper.errors import ConfigError
 from keeper.keys import address_of
 from keeper.network import NetworkSpec
-from keeper.settle.flow import decode_rows
+from keeper.settle.flow import FlowState
 from keeper.settle.payments import payments
-from keeper.settle.terms import MAX_WAIT_S, Flow, make_flow, plain_flow, read_flow, read_legs
+from keeper.settle.terms import MAX_WAIT_S, make_flow, plain_flow, read_flow, read_legs
+from keeper.units import symbol_text
 from keeper.venue import escrow
-from keeper.venue.escrow import LOCKED, PLEDGED, Terms
+from keeper.venue.escrow import LOCKED, NOWHERE, PLEDGED, Flow, Leg, Terms
 
 app = typer.Typer(no_args_is_help=True, help="Atomic flows: all legs on all chains, or none.")
 
 app.command("plan")(flow_plan.plan)
+app.command("reduce")(flow_reduce.reduce)
 
 Home = Annotated[Path, typer.Option(help="The node's home.")]
 File = Annotated[Path, typer.Argument(help="flow.json, the same file for every payer.")]
@@ -135,10 +138,12 @@ def _enter(settings: config.Config, flow: Flow, secret: bytes, function: str) ->
         stage = _stage(settings, flow, index)
         if stage >= wanted:
             continue
-        due = (leg.amount if wanted == LOCKED else 0) + (0 if stage else leg.deposit)
-        approve = encode_call("DevToken", "approve", leg.escrow, due)
-        enter = encode_call("Escrow", function, flow.terms.struct, flow.hashes, index, leg.struct)
-        calls = [Send(leg.token, approve, gas=200_000), Send(leg.escrow, enter, gas=600_000)]
+        due = (leg.due if wanted == LOCKED else 0) + (0 if stage else leg.deposit)
+        enter = encode_call("Escrow", function, *flow.entry(index))
+        calls = [Send(leg.escrow, enter, gas=600_000)]
+        if due:
+            approve = encode_call("DevToken", "approve", leg.escrow, due)
+            calls.insert(0, Send(leg.token, approve, gas=200_000))
         sent += send(settings, leg.chain, secret, calls)
     if not mine:
         raise ConfigError(
@@ -148,7 +153,7 @@ def _enter(settings: config.Config, flow: Flow, secret: bytes, function: str) ->
 
 
 def _print_flow(flow: Flow, sent: list[str], as_json: bool) -> None:
-    value = {"flow": flow.id, **plain_flow(flow), "hashes": flow.hashes, "transactions": sent}
+    value = {"flow": flow.id, **plain_flow(flow), "transactions": sent}
     if as_json:
         print_json(value)
         return
@@ -157,16 +162,26 @@ def _print_flow(flow: Flow, sent: list[str], as_json: bool) -> None:
     rows += [("deposits by", terms.arm_by or "none"), ("locked by", terms.lock_by)]
     print_rows("Flow", rows)
     cells = [
-        (at, leg.chain, "0x" + leg.payer.hex(), leg.amount, leg.deposit, "0x" + leg.receiver.hex())
-        for at, leg in enumerate(flow.legs)
+        (leg.index, leg.chain, "0x" + leg.payer.hex(), leg.amount, leg.deposit, effect(leg))
+        for leg in flow.legs
     ]
-    print_table(("leg", "chain", "payer", "amount", "deposit", "receiver"), cells, "Legs")
+    print_table(("leg", "chain", "payer", "amount", "deposit", "does"), cells, "Legs")
     print_table(("transaction",), [(one,) for one in sent], "Sent")
+
+
+def effect(leg: Leg) -> str:
+    """Return what a leg does on commit, in words."""
+    if leg.reduces:
+        account = int.from_bytes(leg.receiver, "big")
+        return f"reduces {symbol_text(leg.market)} of account {account}"
+    if leg.vault == NOWHERE:
+        return f"pays 0x{leg.receiver[12:].hex()}"
+    return f"pays into account 0x{leg.receiver.hex()}"
 
 
 def flows_of(state: State) -> list[dict[str, Any]]:
     """Return every flow of the certified tables, sorted by id."""
-    rows = {row.flow: row for row in decode_rows(state.book.rules["flow"])}
+    rows = {row.flow: row for row in FlowState.decode(state.book.rules["flow"]).rows}
     found: dict[bytes, dict[str, Any]] = {}
     for spec in state.spec.chains:
         records = state.tables.get(spec.id)
@@ -189,7 +204,8 @@ def flows_of(state: State) -> list[dict[str, Any]]:
 
 
 def _leg(one: escrow.Prepared, came: int, late: int) -> dict[str, Any]:
-    left = {0: "escaped", 1: "paid", 2: "returned"}[came]
+    done = "reduced" if one.leg.reduces else "paid"
+    left = {0: "escaped", 1: done, 2: "returned"}[came]
     held = "locked" if one.stage == LOCKED else "deposit placed"
     if one.stage == PLEDGED and late >> one.index & 1:
         held = "deposit lost"
@@ -200,7 +216,7 @@ def _leg(one: escrow.Prepared, came: int, late: int) -> dict[str, Any]:
         "token": one.leg.token,
         "amount": one.leg.amount,
         "deposit": one.leg.deposit,
-        "receiver": one.leg.receiver,
+        "does": effect(one.leg),
         "settled": OUTCOMES[came],
         "state": left if one.left else held,
     }
@@ -231,13 +247,13 @@ def status(
     if as_json:
         print_json(found)
         return
-    names = ("index", "chain", "amount", "settled", "state")
+    names = ("index", "chain", "amount", "does", "settled", "state")
     cells = [
         (flow["flow"].hex()[:16], flow["outcome"], *(leg[name] for name in names))
         for flow in found
         for leg in flow["legs"]
     ]
-    columns = ("flow", "outcome", "leg", "chain", "amount", "its chain says", "leg is")
+    columns = ("flow", "outcome", "leg", "chain", "amount", "does", "its chain says", "leg is")
     print_table(columns, cells, "Flows")
 
 
@@ -264,7 +280,10 @@ def trace(name: Name, home: Home = Path(), as_json: JsonFlag = False) -> None:
     rows = [("id", "0x" + flow["flow"].hex()), ("outcome", flow["outcome"])]
     rows += [("late", ", ".join(f"leg {at}" for at in flow["late"]) or "nobody")]
     rows += [
-        (f"leg {leg['index']}", f"{leg['amount']} on chain {leg['chain']}: {leg['state']}")
+        (
+            f"leg {leg['index']}",
+            f"{leg['amount']} on chain {leg['chain']}, {leg['does']}: {leg['state']}",
+        )
         for leg in flow["legs"]
     ]
     print_rows("Flow", rows)

@@ -11,11 +11,13 @@
                                                                   └─ late ─▶ deposit to the others
     no outcome for ESCAPE blocks ─▶ escape: payer is refunded
 
-    flow = keccak(network, epoch, number, armBy, lockBy, keccak(leg hashes)), and a leg's hash names
-    its chain, escrow, payer, token, amount, deposit and receiver: no leg, time or deposit can be
-    slipped in or changed. There is no local time lock below the escape: one side's time-out while
-    the other side commits is how such swaps split. A leg cannot be locked after `lockBy`, so a
-    chain whose clock has passed it says for ever who has locked and who has not.
+    flow = keccak(network, epoch, number, armBy, lockBy, Merkle root of the leg hashes), and a leg's
+    hash names its place, chain, escrow, payer, token, amount, deposit and receiver: no leg, time or
+    deposit can be slipped in or changed. There is no local time lock below the escape: one side's
+    time-out while the other side commits is how such swaps split. A leg cannot be locked after
+    `lockBy`, so a chain whose clock has passed it says for ever who has locked and who has not.
+    A leg is a payment, or the reduction of a position at a venue of this chain: its payer agrees to
+    it by locking the leg, and on commit anyone has the venue close so much of it.
     Deposits come first: once every leg has one, whoever does not lock loses it to those who did.
     The escape is days long, for a quorum that is lost for good, and it trades atomicity away: an
     outcome that comes after it finds that leg gone. Nobody owns this contract.
@@ -29,6 +31,10 @@ initializes: sealing
 interface IVault:
     def deposit_for(account: bytes32, token: address, amount: uint256): nonpayable
 
+interface IVenue:
+    def reducible(owner: address, index: uint256, id: bytes32) -> uint256: view
+    def reduce_for(owner: address, index: uint256, id: bytes32, size: uint256) -> uint256: nonpayable
+
 event Prepared:  # the last one of a leg says how far it is
     flow: indexed(bytes32)
     index: indexed(uint256)
@@ -38,6 +44,7 @@ event Prepared:  # the last one of a leg says how far it is
     deposit: uint256
     receiver: bytes32
     vault: address
+    market: bytes32
     epoch: uint32
     number: uint32
     armBy: uint64
@@ -79,16 +86,19 @@ struct Terms:
     lockBy: uint64  # last second for a lock
 
 struct Leg:
+    index: uint256  # its place among the legs
     chain: uint64
     escrow: address
     payer: address
     token: address
-    amount: uint256
-    deposit: uint256  # of the same token, lost by a payer that does not lock
-    receiver: bytes32  # address, or the margin account where `vault` is set
-    vault: address  # where to deposit, or empty
+    amount: uint256  # of the token; where `market` is set, the size to close
+    deposit: uint256  # of the token, lost by a payer that does not lock
+    receiver: bytes32  # address, or who is credited by the vault, or which of the payer's accounts
+    vault: address  # where to deposit, or empty; where `market` is set, the venue
+    market: bytes32  # of the position to reduce, or empty: a payment
 
 MAX_LEGS: constant(uint256) = 16
+MAX_PATH: constant(uint256) = 4  # siblings from a leg up to the root
 MAX_WAIT: constant(uint256) = 86_400
 PLEDGED: constant(uint256) = 1
 LOCKED: constant(uint256) = 2
@@ -96,12 +106,12 @@ GONE: constant(uint256) = 3
 COMMIT: constant(uint256) = 1
 ABORT: constant(uint256) = 2
 OUTCOME_TYPE: constant(bytes32) = keccak256("FlowOutcome(bytes32 network,uint32 epoch,uint64 chain,address contract,bytes32 flow,uint8 outcome,uint16 late)")
-LEG_TYPE: constant(bytes32) = keccak256("Leg(uint64 chain,address escrow,address payer,address token,uint256 amount,uint256 deposit,bytes32 receiver,address vault)")
-FLOW_TYPE: constant(bytes32) = keccak256("Flow(bytes32 network,uint32 epoch,uint32 number,uint64 armBy,uint64 lockBy,bytes32[] legs)")
+LEG_TYPE: constant(bytes32) = keccak256("Leg(uint256 index,uint64 chain,address escrow,address payer,address token,uint256 amount,uint256 deposit,bytes32 receiver,address vault,bytes32 market)")
+FLOW_TYPE: constant(bytes32) = keccak256("Flow(bytes32 network,uint32 epoch,uint32 number,uint64 armBy,uint64 lockBy,bytes32 legs)")
 
 ESCAPE: immutable(uint256)  # blocks
 
-legs: HashMap[bytes32, HashMap[bytes32, uint256]]  # flow -> leg hash -> stage | index | block
+legs: HashMap[bytes32, HashMap[bytes32, uint256]]  # flow -> leg hash -> stage | block
 outcomes: HashMap[bytes32, uint256]  # outcome | late legs
 heirs: HashMap[bytes32, HashMap[uint256, uint256]]  # flow -> late leg -> heirs paid already
 
@@ -155,40 +165,36 @@ def leg_hash(leg: Leg) -> bytes32:
 
 @external
 @view
-def flow_id(terms: Terms, leg_hashes: DynArray[bytes32, MAX_LEGS]) -> bytes32:
+def flow_id(terms: Terms, legs: DynArray[Leg, MAX_LEGS]) -> bytes32:
     """
     @notice The id of a flow over its times and all its legs, in order.
     """
-    return self._flow(terms, leg_hashes)
+    return self._flow(terms, self._root(self._hashes(legs)))
 
 
 @external
 @nonreentrant
-def pledge(
-    terms: Terms, leg_hashes: DynArray[bytes32, MAX_LEGS], index: uint256, leg: Leg
-) -> bytes32:
+def pledge(terms: Terms, root: bytes32, path: DynArray[bytes32, MAX_PATH], leg: Leg) -> bytes32:
     """
     @notice Place the deposit of the caller's leg; it is lost only if all are placed and this leg is
         then not locked while another's is.
     @param terms Times and number of the flow.
-    @param leg_hashes Every leg of the flow, on whatever chain.
-    @param index Which of them is the caller's.
+    @param root Merkle root of the hashes of all legs, on whatever chain.
+    @param path Siblings from the hash of the caller's leg up to the root.
     @return The flow's id.
     """
     assert terms.armBy != 0, "escrow: a flow without deposits"
-    return self._enter(terms, leg_hashes, index, leg, PLEDGED)
+    return self._enter(terms, root, path, leg, PLEDGED)
 
 
 @external
 @nonreentrant
-def prepare(
-    terms: Terms, leg_hashes: DynArray[bytes32, MAX_LEGS], index: uint256, leg: Leg
-) -> bytes32:
+def prepare(terms: Terms, root: bytes32, path: DynArray[bytes32, MAX_PATH], leg: Leg) -> bytes32:
     """
     @notice Lock the caller's leg, with its deposit where that was not placed before.
     @return The flow's id.
     """
-    return self._enter(terms, leg_hashes, index, leg, LOCKED)
+    return self._enter(terms, root, path, leg, LOCKED)
 
 
 @external
@@ -232,7 +238,8 @@ def settle(
 @nonreentrant
 def pay(flow: bytes32, leg: Leg):
     """
-    @notice Pay a leg of a settled flow: to its receiver on commit, back to its payer on abort.
+    @notice Pay a leg of a settled flow: to its receiver on commit, back to its payer on abort. A
+        position is reduced by as much of it as is still there.
     @dev On commit a deposit goes back to the payer by a second call, so that a payer whom the token
         refuses cannot keep the receiver from being paid.
     """
@@ -241,20 +248,26 @@ def pay(flow: bytes32, leg: Leg):
     settled: uint256 = self.outcomes[flow]
     assert self._held(word), "escrow: nothing locked"
     assert settled != 0, "escrow: not settled"
-    index: uint256 = (word >> 8) & 255
     if settled & 255 == ABORT:
-        assert word & 255 == LOCKED or not self._late(settled, index), "escrow: deposit is lost"
+        assert word & 255 == LOCKED or not self._late(settled, leg.index), "escrow: deposit is lost"
         self._back(flow, hash, word, leg)
     elif word & 255 == LOCKED:
         self._mark(flow, hash, word, PLEDGED if leg.deposit != 0 else GONE)
-        log Paid(flow=flow, index=index, to=leg.receiver, token=leg.token, amount=leg.amount)
+        paid: uint256 = leg.amount
+        if leg.market != empty(bytes32):
+            paid = extcall IVenue(leg.vault).reduce_for(
+                leg.payer, convert(leg.receiver, uint256), leg.market, leg.amount
+            )
+        log Paid(flow=flow, index=leg.index, to=leg.receiver, token=leg.token, amount=paid)
+        if leg.market != empty(bytes32):
+            return
         if leg.vault == empty(address):
             self._send(leg.token, convert(convert(leg.receiver, uint256), address), leg.amount)
         else:
             self._into_vault(leg)
     else:
         self._mark(flow, hash, word, GONE)
-        log Refunded(flow=flow, index=index, amount=leg.deposit)
+        log Refunded(flow=flow, index=leg.index, amount=leg.deposit)
         self._send(leg.token, leg.payer, leg.deposit)
 
 
@@ -267,10 +280,8 @@ def compensate(terms: Terms, legs: DynArray[Leg, MAX_LEGS], index: uint256, heir
     @param index The leg whose deposit is lost.
     @param heir A leg of another payer that is not late: its payer is paid here.
     """
-    hashes: DynArray[bytes32, MAX_LEGS] = []
-    for leg: Leg in legs:
-        hashes.append(self._hash(leg))
-    flow: bytes32 = self._flow(terms, hashes)
+    hashes: DynArray[bytes32, MAX_LEGS] = self._hashes(legs)
+    flow: bytes32 = self._flow(terms, self._root(hashes))
     settled: uint256 = self.outcomes[flow]
     assert index < len(legs) and heir < len(legs), "escrow: no such leg"
     assert settled & 255 == ABORT and self._late(settled, index), "escrow: not late"
@@ -305,50 +316,55 @@ def escape(flow: bytes32, leg: Leg):
     word: uint256 = self.legs[flow][hash]
     assert self._held(word), "escrow: nothing locked"
     assert self.outcomes[flow] == 0, "escrow: flow is settled"
-    assert block.number >= (word >> 16) + ESCAPE, "escrow: still waiting"
+    assert block.number >= (word >> 8) + ESCAPE, "escrow: still waiting"
     self._back(flow, hash, word, leg)
 
 
 @internal
 def _enter(
-    terms: Terms,
-    leg_hashes: DynArray[bytes32, MAX_LEGS],
-    index: uint256,
-    leg: Leg,
-    stage: uint256,
+    terms: Terms, root: bytes32, path: DynArray[bytes32, MAX_PATH], leg: Leg, stage: uint256
 ) -> bytes32:
     hash: bytes32 = self._hash(leg)
-    assert index < len(leg_hashes), "escrow: no such leg"
-    assert leg_hashes[index] == hash, "escrow: another leg"
     assert (
         leg.chain == convert(chain.id, uint64) and leg.escrow == self and leg.payer == msg.sender
     ), "escrow: another leg"
+    assert leg.index < MAX_LEGS, "escrow: no such leg"
     assert leg.amount != 0, "escrow: nothing to lock"
-    assert leg.receiver != empty(bytes32), "escrow: bad receiver"
+    reduces: bool = leg.market != empty(bytes32)
+    assert reduces or leg.receiver != empty(bytes32), "escrow: bad receiver"
     assert (
-        leg.vault != empty(address) or convert(leg.receiver, uint256) >> 160 == 0
+        leg.vault != empty(address) or (not reduces and convert(leg.receiver, uint256) >> 160 == 0)
     ), "escrow: bad receiver"
     self._in_time(terms, leg)
-    flow: bytes32 = self._flow(terms, leg_hashes)
+    assert proofs._included(hash, root, path), "escrow: not a leg of the flow"
+    flow: bytes32 = self._flow(terms, root)
     assert self.outcomes[flow] == 0, "escrow: flow is settled"
     before: uint256 = self.legs[flow][hash] & 255
     assert before < stage, "escrow: leg was prepared"
-    due: uint256 = leg.amount if stage == LOCKED else 0
+    due: uint256 = 0
+    if stage == LOCKED and reduces:
+        open: uint256 = staticcall IVenue(leg.vault).reducible(
+            leg.payer, convert(leg.receiver, uint256), leg.market
+        )
+        assert leg.amount <= open, "escrow: not that much open"
+    elif stage == LOCKED:
+        due = leg.amount
     if before == 0:
         assert terms.armBy == 0 or block.timestamp <= convert(
             terms.armBy, uint256
         ), "escrow: too late for a deposit"
         due += leg.deposit
-    self.legs[flow][hash] = stage | (index << 8) | (block.number << 16)
+    self.legs[flow][hash] = stage | (block.number << 8)
     log Prepared(
         flow=flow,
-        index=index,
+        index=leg.index,
         payer=leg.payer,
         token=leg.token,
         amount=leg.amount,
         deposit=leg.deposit,
         receiver=leg.receiver,
         vault=leg.vault,
+        market=leg.market,
         epoch=terms.epoch,
         number=terms.number,
         armBy=terms.armBy,
@@ -372,11 +388,11 @@ def _in_time(terms: Terms, leg: Leg):
 @internal
 def _back(flow: bytes32, hash: bytes32, word: uint256, leg: Leg):
     amount: uint256 = leg.deposit
-    if word & 255 == LOCKED:
+    if word & 255 == LOCKED and leg.market == empty(bytes32):
         amount += leg.amount
     self._mark(flow, hash, word, GONE)
     payer: bytes32 = convert(convert(leg.payer, uint256), bytes32)
-    log Paid(flow=flow, index=(word >> 8) & 255, to=payer, token=leg.token, amount=amount)
+    log Paid(flow=flow, index=leg.index, to=payer, token=leg.token, amount=amount)
     self._send(leg.token, leg.payer, amount)
 
 
@@ -436,15 +452,38 @@ def _hash(leg: Leg) -> bytes32:
 
 
 @internal
+@pure
+def _hashes(legs: DynArray[Leg, MAX_LEGS]) -> DynArray[bytes32, MAX_LEGS]:
+    hashes: DynArray[bytes32, MAX_LEGS] = []
+    for leg: Leg in legs:
+        assert leg.index == len(hashes), "escrow: no such leg"
+        hashes.append(self._hash(leg))
+    return hashes
+
+
+@internal
+@pure
+def _root(hashes: DynArray[bytes32, MAX_LEGS]) -> bytes32:
+    # the complete tree in an array whose paths `proofs` follows: leaves fill it from the back
+    last: uint256 = 2 * len(hashes) - 2
+    nodes: bytes32[2 * MAX_LEGS] = empty(bytes32[2 * MAX_LEGS])
+    for i: uint256 in range(len(hashes), bound=MAX_LEGS):
+        nodes[last - i] = hashes[i]
+    for i: uint256 in range(len(hashes) - 1, bound=MAX_LEGS):
+        at: uint256 = len(hashes) - 2 - i
+        nodes[at] = self._pair(nodes[2 * at + 1], nodes[2 * at + 2])
+    return nodes[0]
+
+
+@internal
+@pure
+def _pair(a: bytes32, b: bytes32) -> bytes32:
+    if convert(a, uint256) < convert(b, uint256):
+        return keccak256(concat(a, b))
+    return keccak256(concat(b, a))
+
+
+@internal
 @view
-def _flow(terms: Terms, leg_hashes: DynArray[bytes32, MAX_LEGS]) -> bytes32:
-    # the legs are hashed as their words: the encoded list without offset and length
-    words: Bytes[32 * (MAX_LEGS + 2)] = abi_encode(leg_hashes)
-    return keccak256(
-        abi_encode(
-            FLOW_TYPE,
-            sealing.NETWORK,
-            terms,
-            keccak256(slice(words, 64, 32 * len(leg_hashes))),
-        )
-    )
+def _flow(terms: Terms, root: bytes32) -> bytes32:
+    return keccak256(abi_encode(FLOW_TYPE, sealing.NETWORK, terms, root))

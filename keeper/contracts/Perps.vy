@@ -8,6 +8,7 @@
 @dev
     request_credit ─▶ Credit leaf ─▶ apply_credit ─▶ increase   IMR + losses <= credit, not expired
                                                   └▶ reduce     always
+    reduce_for        by Escrow, as the owner agreed in a flow
     liquidate         by Awards, inside its transient permission
     flag … public_after blocks … liquidate_public   by anyone, from local state alone
 
@@ -109,6 +110,7 @@ FLAG_LIFE: constant(uint64) = 1_000  # blocks a flag may be used after `public_a
 SHARES: constant(uint256[4]) = [60, 15, 15, 10]  # percent: insurance, committee, consistency, protocol
 
 AWARDS: immutable(address)
+ESCROW: immutable(address)
 HOUSE: immutable(bytes32)  # the venue's own account
 POT: immutable(bytes32)  # prices paid by winners, until `distribute`
 RECEIVERS: immutable(bytes32[4])
@@ -132,6 +134,7 @@ flagged_at: public(HashMap[bytes32, uint64])
 def __init__(
     snapshots: address,
     awards: address,
+    escrow: address,
     house: bytes32,
     receivers: bytes32[4],
     public_after: uint64,
@@ -140,6 +143,7 @@ def __init__(
     """
     @param snapshots The Snapshots contract of this chain.
     @param awards The Awards contract of this chain.
+    @param escrow The Escrow of this chain: it closes what owners agreed to by locking a leg there.
     @param house Account that takes the other side of every trade.
     @param receivers Accounts of insurance, committee, consistency pool and protocol.
     @param public_after Blocks between `flag` and `liquidate_public`.
@@ -148,6 +152,7 @@ def __init__(
     gated.__init__()
     sealing.__init__(snapshots)
     AWARDS = awards
+    ESCROW = escrow
     HOUSE = house
     POT = keccak256(abi_encode(sealing.NETWORK, self, convert(1, uint256)))  # account 0 is the house
     RECEIVERS = receivers
@@ -433,11 +438,34 @@ def reduce(index: uint256, id: bytes32, size: uint256, limit_price: uint256):
         else:
             assert price <= limit_price, "perps: price above the limit"
     assert size != 0 and size <= self._abs(held.size), "perps: not that much open"
-    profit: int256 = self._close(account, i, market, price, held, size)
-    fee: int256 = convert(
-        self._rate(self._notional(convert(size, int256), price, market), market.fee_ppm), int256
-    )
-    self._trade(account, profit - fee)
+    self._reduce(account, i, market, price, held, size)
+
+
+@external
+def reduce_for(owner: address, index: uint256, id: bytes32, size: uint256) -> uint256:
+    """
+    @notice Close what an owner agreed to in a flow that has committed, or what is left of it. Only
+        the escrow, which takes the owner from the leg that this very address has locked.
+    @return How much was closed.
+    """
+    assert msg.sender == ESCROW, "perps: only the escrow"
+    account: bytes32 = self._account(owner, index)
+    i: uint256 = self._index(id)
+    held: Holding = self._holding(account, i)
+    closed: uint256 = min(size, self._abs(held.size))
+    if closed != 0:
+        market: Market = self._market(i)
+        self._reduce(account, i, market, self._price(market), held, closed)
+    return closed
+
+
+@external
+@view
+def reducible(owner: address, index: uint256, id: bytes32) -> uint256:
+    """
+    @notice How much of a position `reduce_for` could close now.
+    """
+    return self._abs(self._holding(self._account(owner, index), self._index(id)).size)
 
 
 @external
@@ -771,6 +799,18 @@ def _close(
         self._store_credit(account, credit)
     self._store(account, i, market.market, held)
     return self._floor(signed_part * convert(price, int256), self._unit(market)) + quote
+
+
+@internal
+def _reduce(
+    account: bytes32, i: uint256, market: Market, price: uint256, held: Holding, size: uint256
+):
+    # the trader's own close, for the fee
+    profit: int256 = self._close(account, i, market, price, held, size)
+    fee: int256 = convert(
+        self._rate(self._notional(convert(size, int256), price, market), market.fee_ppm), int256
+    )
+    self._trade(account, profit - fee)
 
 
 @internal

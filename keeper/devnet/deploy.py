@@ -123,6 +123,7 @@ async def deploy_chain(
         if venue
     }
     feeds |= {symbol(text): batch.create("DevFeed", text, price) for text, price in assets if hub}
+    contracts["Escrow"] = batch.create("Escrow", snapshots, ESCAPE_BLOCKS)
     venues = []
     if venue:
         house = account_id(network, batch.next_address)
@@ -130,6 +131,7 @@ async def deploy_chain(
             "Perps",
             snapshots,
             awards,
+            contracts["Escrow"],
             house,
             list(receivers),
             parameters.liquidation.public_after_blocks,
@@ -148,7 +150,6 @@ async def deploy_chain(
     batch.call("Vault", contracts["Vault"], "bind", breaker)
     prices = [price for _, price in assets]
     _limit(batch, breaker, contracts["Vault"], parameters, list(zip(tokens, prices, strict=True)))
-    contracts["Escrow"] = batch.create("Escrow", snapshots, ESCAPE_BLOCKS)
     contracts["Intents"] = batch.create("Intents", snapshots, ESCAPE_S)
     sent = await wallet.send(*batch.sends)
     return ChainSpec(

@@ -16,8 +16,8 @@ from keeper.devnet.wallet import Send, Sent, Wallet, broadcast
 from keeper.keys import address_of
 from keeper.margin.breaker import Action, Level
 from keeper.settle.lanes import Offer
-from keeper.settle.terms import Flow
 from keeper.units import ChainId
+from keeper.venue.escrow import Flow
 from keeper.venue.port import Call
 
 GAS = 600_000
@@ -89,9 +89,7 @@ class Floor:
         wanted: dict[ChainId, dict[bytes, list[Send]]] = {}
         for index, leg in enumerate(flow.legs):
             if leg.payer in payers:
-                data = encode_call(
-                    *("Escrow", function, flow.terms.struct, flow.hashes, index, leg.struct)
-                )
+                data = encode_call("Escrow", function, *flow.entry(index))
                 some = wanted.setdefault(leg.chain, {}).setdefault(leg.payer, [])
                 some.append(Send(leg.escrow, data, gas=GAS))
         return await self.send(wanted)

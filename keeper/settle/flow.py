@@ -5,7 +5,7 @@
                                           the cut is past the time to lock it      ─▶ ABORT, late
     outcome ─▶ FlowOutcome leaf per chain that holds a leg ─▶ Settled there ─▶ forgotten here
 
-    flow = keccak(network, epoch, number, times, keccak(leg hashes))     see keeper/venue/escrow.py
+    flow = keccak(network, epoch, number, times, root of leg hashes)     see keeper/venue/escrow.py
 
 A keeper is told nothing: it reads legs from the agreed tables, and they are the whole flow exactly
 when their hashes give its id. So a flow with a leg that nobody locked, with another amount, or of
@@ -14,19 +14,22 @@ after the time, so they exclude each other. Where all deposits were placed, a pa
 locked is late: its deposit goes to those who have. An outcome stays in the state until every chain
 that holds a leg has shown it; from then on the tables themselves say it, so it can never change. It
 is sealed again while a chain has not taken it, also by a later committee: a chain that was cut off
-for a day gets the same outcome. Sources: Herlihy, Liskov, Shrira (1905.09743), docs/flows.md.
+for a day gets the same outcome. A flow that reduces positions also needs room within governance's
+limit (keeper/settle/reductions.py); if there is none until the time to lock is over, it aborts.
+Sources: Herlihy, Liskov, Shrira (1905.09743), docs/flows.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import msgpack
 
 from keeper.hashing import keccak
 from keeper.leaves import flow_outcome_leaf
+from keeper.settle.reductions import Windows, possible, running, take
 from keeper.snapshot.decisions import Context, Decision
 from keeper.units import ChainId
-from keeper.venue.escrow import LOCKED, Prepared, Terms, outcomes, prepared
+from keeper.venue.escrow import LOCKED, Leg, Prepared, Terms, outcomes, prepared
 
 COMMIT, ABORT = 1, 2
 STALL_S = 3_600
@@ -52,26 +55,38 @@ class FlowRow:
     late: int = 0
 
 
-def encode_rows(rows: Sequence[FlowRow]) -> bytes:
-    """Return the canonical bytes of rows sorted by flow."""
-    packed: bytes = msgpack.packb([[row.flow, row.outcome, row.late] for row in rows])
-    return packed
+@dataclass(frozen=True, slots=True)
+class FlowState:
+    """What is remembered: decided flows by id, and what flows closed in windows that run."""
 
+    rows: tuple[FlowRow, ...] = ()
+    windows: tuple[tuple[ChainId, bytes, int, int], ...] = ()
 
-def decode_rows(raw: bytes) -> tuple[FlowRow, ...]:
-    """Return the rows that `encode_rows` wrote.
+    def encode(self) -> bytes:
+        """Return the canonical bytes."""
+        rows = [[row.flow, row.outcome, row.late] for row in self.rows]
+        packed: bytes = msgpack.packb([rows, [list(one) for one in self.windows]])
+        return packed
 
-    Raises:
-        ValueError: the bytes are something else.
-    """
-    try:
-        rows = tuple(FlowRow(*row) for row in msgpack.unpackb(raw, raw=False))
-        canonical = encode_rows(rows)
-    except (TypeError, ValueError, msgpack.exceptions.UnpackException) as error:
-        raise ValueError(f"malformed flows: {error}") from error
-    if canonical != raw:
-        raise ValueError("the flows' bytes are not canonical")
-    return rows
+    @staticmethod
+    def decode(raw: bytes) -> "FlowState":
+        """Return the state that `encode` wrote.
+
+        Raises:
+            ValueError: the bytes are something else.
+        """
+        try:
+            rows, windows = msgpack.unpackb(raw, raw=False)
+            state = FlowState(
+                tuple(FlowRow(*row) for row in rows),
+                tuple((ChainId(chain), *rest) for chain, *rest in windows),
+            )
+            canonical = state.encode()
+        except (TypeError, ValueError, msgpack.exceptions.UnpackException) as error:
+            raise ValueError(f"malformed flows: {error}") from error
+        if canonical != raw:
+            raise ValueError("the flows' bytes are not canonical")
+        return state
 
 
 @dataclass(slots=True)
@@ -91,6 +106,11 @@ class Locked:
         """Chains that hold something of it and know no outcome, sorted."""
         found = {one.leg.chain for one in self.legs.values() if not one.left}
         return tuple(sorted(found - self.settled.keys()))
+
+    @property
+    def agreed(self) -> tuple[Leg, ...]:
+        """The legs that are known."""
+        return tuple(one.leg for one in self.legs.values())
 
     @property
     def missing(self) -> tuple[Prepared, ...]:
@@ -132,16 +152,30 @@ def judge(context: Context, flow: bytes, one: Locked) -> FlowRow | None:
     if known and not missing:
         fresh = terms.epoch in (context.epoch, context.epoch - 1)
         whole = fresh and not any(leg.left for leg in one.legs.values())
-        return FlowRow(flow, COMMIT if whole else ABORT)
+        able = whole and possible(context, one.agreed)
+        return FlowRow(flow, COMMIT if able else ABORT)
     chains = {leg.leg.chain for leg in missing}
     if not known:  # what is not announced may be on any chain
         chains = {spec.id for spec in context.network.chains if spec.contract("Escrow")}
     until = terms.lock_by if known or not terms.arm_by else terms.arm_by
-    if all(chain in context.cut and context.cut[chain].timestamp > until for chain in chains):
+    if _passed(context, chains, until):
         return FlowRow(flow, ABORT, one.late() if known and terms.arm_by else 0)
     if context.now_ms > (until + STALL_S) * 1000:
         return FlowRow(flow, ABORT)
     return None
+
+
+def _passed(context: Context, chains: Iterable[ChainId], until: int) -> bool:
+    """Return whether the clocks of these chains are past a time at the cut."""
+    return all(chain in context.cut and context.cut[chain].timestamp > until for chain in chains)
+
+
+def limited(context: Context, row: FlowRow, one: Locked, windows: Windows) -> FlowRow | None:
+    """Return a flow's outcome within governance's limits, or None while it waits for room."""
+    if row.outcome == ABORT or one.settled or take(context, windows, one.agreed):
+        return row
+    late = _passed(context, {leg.chain for leg in one.agreed}, one.terms.lock_by)
+    return FlowRow(row.flow, ABORT) if late else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +189,7 @@ class FlowRule:
 
     def initial(self) -> bytes:
         """Return the state before the first view."""
-        return encode_rows(())
+        return FlowState().encode()
 
     def wanted(self, context: Context, state: bytes) -> frozenset[bytes]:
         """Return no hashes: this rule needs no bodies."""
@@ -163,15 +197,17 @@ class FlowRule:
 
     def derive(self, context: Context, state: bytes) -> tuple[bytes, tuple[Decision, ...]]:
         """Return the outcomes that are still waited for, and the decisions of this view."""
-        waiting = locked_flows(context)
-        rows = [row for row in decode_rows(state) if row.flow in waiting]
+        waiting, before = locked_flows(context), FlowState.decode(state)
+        rows = [row for row in before.rows if row.flow in waiting]
+        windows = running(context, {(at, name): one for at, name, *one in before.windows})
         view = context.view.to_bytes(8, "big")
         known = {row.flow for row in rows}
         fresh = sorted(waiting.keys() - known, key=lambda flow: keccak(view + flow))
         judged = (judge(context, flow, waiting[flow]) for flow in fresh[:MAX_NEW])
         for row in sorted(filter(None, judged), key=lambda row: row.outcome):
             if len(rows) < (MAX_FLOWS if row.outcome == COMMIT else MAX_FLOWS // 2):
-                rows.append(row)
+                allowed = limited(context, row, waiting[row.flow], windows)
+                rows += [] if allowed is None else [allowed]
         flying = {decision.leaf for decision in context.outstanding}
         most = MAX_FLYING - sum(one.kind == "FlowOutcome" for one in context.outstanding)
         made: list[Decision] = []
@@ -181,7 +217,9 @@ class FlowRule:
                 if decision.leaf not in flying and len(made) < min(MAX_PER_VIEW, most):
                     made.append(decision)
         rows.sort(key=lambda row: row.flow)
-        return encode_rows(rows), tuple(sorted(made, key=lambda decision: decision.order))
+        kept = tuple((*key, *one) for key, one in sorted(windows.items()))
+        after = FlowState(tuple(rows), kept)
+        return after.encode(), tuple(sorted(made, key=lambda decision: decision.order))
 
 
 def outcome_decision(context: Context, chain: ChainId, row: FlowRow) -> Decision:

@@ -85,7 +85,7 @@ def owed(network: NetworkSpec, tables: Tables) -> dict[tuple[Place, bytes], int]
         assets = {token.address: token.asset for token in spec.tokens}
         for one in prepared(spec, records):
             asset = assets.get(one.leg.token)
-            open_ = one.stage == PLEDGED and not one.left
+            open_ = one.stage == PLEDGED and not one.left and not one.leg.reduces
             if asset is not None and open_ and not outcome(spec, records, one.flow)[0]:
                 key = (Place(spec.id, asset), one.leg.payer)
                 found[key] = found.get(key, 0) + one.leg.amount

@@ -7,13 +7,13 @@ Whoever agrees to a flow computes its id from the file itself; an id that somebo
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from keeper.errors import ConfigError
 from keeper.network import ChainSpec, NetworkSpec
-from keeper.units import ChainId, symbol_text
-from keeper.venue.escrow import NOWHERE, Leg, Terms
+from keeper.units import ChainId, symbol, symbol_text
+from keeper.venue.escrow import NOWHERE, Flow, Leg, Terms
 from keeper.venue.records import word
 
 MAX_LEGS = 16
@@ -22,20 +22,6 @@ MAX_WAIT_S = 86_400
 MIN_LOCK_S = 60
 """Least time between the last deposit and the last lock: some finalities of a fast chain, so that
 whoever deposits last cannot make the others late."""
-
-
-@dataclass(frozen=True, slots=True)
-class Flow:
-    """Terms, legs in order, and the id over both."""
-
-    terms: Terms
-    legs: tuple[Leg, ...]
-    id: bytes
-
-    @property
-    def hashes(self) -> list[bytes]:
-        """The leg hashes in order, as the escrow wants them."""
-        return [leg.hash for leg in self.legs]
 
 
 def make_flow(
@@ -52,11 +38,11 @@ def make_flow(
     Raises:
         ConfigError: the legs or the terms are not such that the flow could ever commit.
     """
-    if not 0 < len(legs) <= MAX_LEGS or len(set(legs)) != len(legs):
+    if not 0 < len(legs) <= MAX_LEGS:
         raise ConfigError(
             f"a flow of {len(legs)} legs cannot be opened",
             where="legs",
-            remedy=f"1 to {MAX_LEGS} legs, each different",
+            remedy=f"1 to {MAX_LEGS} legs",
         )
     if bool(terms.arm_by) != any(leg.deposit for leg in legs):
         raise ConfigError(
@@ -72,7 +58,7 @@ def make_flow(
         )
     if not 0 <= terms.number < 1 << 32 or not 0 <= terms.epoch < 1 << 32:
         raise ConfigError("epoch and number are 32-bit integers", where="terms")
-    return Flow(terms, tuple(legs), terms.flow_id(network, [leg.hash for leg in legs]))
+    return Flow.of(network, terms, legs)
 
 
 def read_flow(spec: NetworkSpec, value: object, where: str) -> Flow:
@@ -109,19 +95,28 @@ def plain_flow(flow: Flow) -> dict[str, Any]:
 
 def plain_leg(leg: Leg) -> dict[str, Any]:
     """Return the row of a leg that `read_legs` reads."""
-    receiver = leg.receiver if leg.vault != NOWHERE else leg.receiver[12:]
-    return {
+    row: dict[str, Any] = {
         "chain": leg.chain,
         "payer": "0x" + leg.payer.hex(),
         "token": "0x" + leg.token.hex(),
         "amount": leg.amount,
         "deposit": leg.deposit,
-        "receiver": "0x" + receiver.hex(),
     }
+    into = {"into": "0x" + leg.vault.hex()} if leg.vault != NOWHERE else {}
+    if leg.reduces:
+        account = int.from_bytes(leg.receiver, "big")
+        return row | {"market": symbol_text(leg.market), "account": account} | into
+    receiver = leg.receiver if into else leg.receiver[12:]
+    return row | {"receiver": "0x" + receiver.hex()} | into
 
 
 def read_legs(spec: NetworkSpec, rows: object, where: str) -> tuple[Leg, ...]:
-    """Return the legs of a JSON list: chain, payer, token, amount, receiver, and a deposit or not.
+    """Return the legs of a JSON list.
+
+    Each has chain, payer, amount, and may have a deposit. A payment has a token and a receiver: an
+    address, or an account of 32 bytes, credited by the chain's vault or by `into`, a contract's
+    name or address. A reduction has a market and which of the payer's margin accounts (`account`,
+    0 if not said), at the chain's venue or at `into`; its token is that of its deposit.
 
     Raises:
         ConfigError: a field is missing or impossible, or a chain has no escrow.
@@ -144,28 +139,37 @@ def _leg(spec: NetworkSpec, row: Mapping[str, Any]) -> Leg:
     amount, deposit = row["amount"], row.get("deposit", 0)
     if type(amount) is not int or type(deposit) is not int or amount <= 0 or deposit < 0:
         raise ValueError("amount and deposit are integers of the token's smallest unit")
-    receiver, vault = _receiver(chain, row["receiver"])
-    return Leg(
+    leg = Leg(
         chain=chain.id,
         escrow=escrow,
         payer=read_address(row["payer"]),
-        token=read_token(chain, row["token"]),
+        token=NOWHERE if "market" in row and not deposit else read_token(chain, row["token"]),
         amount=amount,
-        receiver=receiver,
+        receiver=b"",
         deposit=deposit,
-        vault=vault,
     )
+    if "market" in row:
+        account = row.get("account", 0)
+        if type(account) is not int or not 0 <= account < 1 << 256:
+            raise ValueError("account is the number of one of the payer's margin accounts")
+        venue = _contract(chain, row.get("into", "Perps"))
+        receiver, market = account.to_bytes(32, "big"), symbol(row["market"])
+        return replace(leg, receiver=receiver, vault=venue, market=market)
+    raw = bytes.fromhex(row["receiver"].removeprefix("0x"))
+    receiver = raw if len(raw) == 32 else word(read_address(row["receiver"]))
+    into = row.get("into", "Vault" if len(raw) == 32 else None)
+    vault = NOWHERE if into is None else _contract(chain, into)
+    return replace(leg, receiver=receiver, vault=vault)
 
 
-def _receiver(chain: ChainSpec, text: str) -> tuple[bytes, bytes]:
-    """Return receiver and vault: an address, or a margin account of the chain's vault."""
-    raw = bytes.fromhex(text.removeprefix("0x"))
-    if len(raw) != 32:
-        return word(read_address(text)), NOWHERE
-    vault = chain.contract("Vault")
-    if vault is None:
-        raise ValueError(f"chain {chain.id} has no vault for a margin account")
-    return raw, vault
+def _contract(chain: ChainSpec, text: str) -> bytes:
+    """Return the address of a contract that the descriptor names, or that is given as itself."""
+    if text.startswith("0x"):
+        return read_address(text)
+    address = chain.contract(text)
+    if address is None:
+        raise ValueError(f"chain {chain.id} has no {text}")
+    return address
 
 
 def read_address(text: str) -> bytes:

@@ -11,13 +11,14 @@ from functools import lru_cache
 
 from keeper.hashing import type_hash
 from keeper.leaves import flow_id, flow_leg_hash
+from keeper.merkle import merkle_proof, merkle_root
 from keeper.network import ChainSpec
 from keeper.units import ChainId
 from keeper.venue.port import Records
 from keeper.venue.records import WORD, address_at, rows, unsigned
 
 PREPARED = type_hash(
-    "Prepared(bytes32,uint256,address,address,uint256,uint256,bytes32,address,"
+    "Prepared(bytes32,uint256,address,address,uint256,uint256,bytes32,address,bytes32,"
     "uint32,uint32,uint64,uint64,uint8)"
 )
 SETTLED = type_hash("Settled(bytes32,uint8,uint16)")
@@ -25,6 +26,8 @@ PAID = type_hash("Paid(bytes32,uint256,bytes32,address,uint256)")
 PLEDGED, LOCKED = 1, 2
 """Stages of a leg: its deposit is placed; its amount is locked too."""
 NOWHERE = bytes(20)
+NOTHING = bytes(32)
+"""The market of a leg that is a payment."""
 KEPT = 1 << 15
 """Legs kept decoded and hashed: every keeper reads all open ones again in every view."""
 
@@ -66,12 +69,17 @@ class Terms:
 class Leg:
     """Who locks how much of what on which chain, for whom; as `Escrow.Leg`.
 
+    A leg is a payment, or where it names a market the reduction of its payer's position there.
+
     Args:
         chain, escrow: where.
-        payer, token, amount: who gives what.
-        deposit: of the same token, lost by a payer that does not lock.
-        receiver: 32 bytes: an address, or the margin account where `vault` is set.
-        vault: where the amount is deposited, or `NOWHERE`.
+        payer, token, amount: who gives what; in a reduction `amount` is the size to close.
+        receiver: 32 bytes: an address, or whom `vault` credits; in a reduction which of the payer's
+            margin accounts, as a number.
+        deposit: of the token, lost by a payer that does not lock.
+        vault: where the amount is deposited, or `NOWHERE`; in a reduction the venue.
+        market: of the position to reduce, or `NOTHING`.
+        index: its place among the flow's legs.
     """
 
     chain: ChainId
@@ -82,12 +90,24 @@ class Leg:
     receiver: bytes
     deposit: int = 0
     vault: bytes = NOWHERE
+    market: bytes = NOTHING
+    index: int = 0
+
+    @property
+    def reduces(self) -> bool:
+        """Whether it reduces a position, and pays nobody."""
+        return self.market != NOTHING
+
+    @property
+    def due(self) -> int:
+        """What a lock takes of the token, beside the deposit."""
+        return 0 if self.reduces else self.amount
 
     @property
     def struct(self) -> tuple[int | bytes, ...]:
         """As the contract takes it."""
-        head = (self.chain, self.escrow, self.payer, self.token, self.amount)
-        return (*head, self.deposit, self.receiver, self.vault)
+        head = (self.index, self.chain, self.escrow, self.payer, self.token, self.amount)
+        return (*head, self.deposit, self.receiver, self.vault, self.market)
 
     @property
     def hash(self) -> bytes:
@@ -98,6 +118,7 @@ class Leg:
 @lru_cache(maxsize=KEPT)
 def _leg_hash(leg: Leg) -> bytes:
     return flow_leg_hash(
+        leg.index,
         leg.chain,
         leg.escrow,
         payer=leg.payer,
@@ -106,7 +127,29 @@ def _leg_hash(leg: Leg) -> bytes:
         deposit=leg.deposit,
         receiver=leg.receiver,
         vault=leg.vault,
+        market=leg.market,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Terms, legs in order, and the id over both."""
+
+    terms: Terms
+    legs: tuple[Leg, ...]
+    id: bytes
+
+    @staticmethod
+    def of(network: bytes, terms: Terms, legs: Sequence[Leg]) -> "Flow":
+        """Return the flow of these legs, numbered in their order."""
+        numbered = tuple(replace(leg, index=at) for at, leg in enumerate(legs))
+        return Flow(terms, numbered, terms.flow_id(network, [leg.hash for leg in numbered]))
+
+    def entry(self, index: int) -> tuple[object, ...]:
+        """Return what `pledge` and `prepare` take for one leg: its siblings prove it."""
+        hashes = [leg.hash for leg in self.legs]
+        path = merkle_proof(hashes, index)
+        return (self.terms.struct, merkle_root(hashes), path, self.legs[index].struct)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,18 +158,21 @@ class Prepared:
 
     Args:
         flow: id over the terms and all legs.
-        index: place of this leg among them.
         leg, terms: what the id binds.
         stage: `PLEDGED` or `LOCKED`.
         left: whether the amount has left the escrow again.
     """
 
     flow: bytes
-    index: int
     leg: Leg
     terms: Terms
     stage: int
     left: bool = False
+
+    @property
+    def index(self) -> int:
+        """The leg's place in its flow."""
+        return self.leg.index
 
 
 def prepared(spec: ChainSpec, records: Records, but: Container[bytes] = ()) -> Iterator[Prepared]:
@@ -138,7 +184,7 @@ def prepared(spec: ChainSpec, records: Records, but: Container[bytes] = ()) -> I
         but: flows to leave out, before anything of them is decoded.
     """
     escrow = spec.contract("Escrow")
-    for (flow, index), data in rows(records, escrow, PREPARED, 2, 11):
+    for (flow, index), data in rows(records, escrow, PREPARED, 2, 12):
         if escrow is not None and flow not in but:
             one = decoded(spec.id, escrow, flow, index, data)
             left = records.get(escrow, PAID, flow, index) is not None
@@ -150,8 +196,8 @@ def decoded(chain: ChainId, escrow: bytes, flow: bytes, index: bytes, data: byte
     """Return the leg of one `Prepared` event."""
     return Prepared(
         flow=flow,
-        index=int.from_bytes(index, "big"),
         leg=Leg(
+            index=int.from_bytes(index, "big"),
             chain=chain,
             escrow=escrow,
             payer=address_at(data, 0),
@@ -160,9 +206,10 @@ def decoded(chain: ChainId, escrow: bytes, flow: bytes, index: bytes, data: byte
             deposit=unsigned(data, 3),
             receiver=data[4 * WORD : 5 * WORD],
             vault=address_at(data, 5),
+            market=data[6 * WORD : 7 * WORD],
         ),
-        terms=Terms(*(unsigned(data, at) for at in range(6, 10))),
-        stage=unsigned(data, 10),
+        terms=Terms(*(unsigned(data, at) for at in range(7, 11))),
+        stage=unsigned(data, 11),
     )
 
 

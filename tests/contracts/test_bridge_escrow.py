@@ -99,10 +99,8 @@ def maker_locks(net: Net, escrow: Escrow) -> None:
     """Bob locks his leg, by the very code a maker of this software would use."""
     alice = net.worlds[0].actor("alice")
     terms = Terms(PRICE.fee_fixed, PRICE.fee_ppm)
-    legs = escrow.legs(CROSSING, AMOUNT, alice, terms)
-    flow = escrow._flow.struct
-    args = (flow, [leg.hash for leg in legs], 1, legs[1].struct)
-    net.send(1, "Escrow", "prepare", *args, sender="bob")
+    flow = escrow.flow(CROSSING, AMOUNT, alice, terms)
+    net.send(1, "Escrow", "prepare", *flow.entry(1), sender="bob")
 
 
 def settle(net: Net, transfer: Transfer) -> list[Log]:

@@ -70,7 +70,7 @@ class Net:
         nonce = world.env.evm.vm.state.get_nonce(deployer)
         world.deploy(
             "Perps",
-            *(world.at["Snapshots"], world.at["Awards"]),
+            *(world.at["Snapshots"], world.at["Awards"], bytes(20)),
             account_id(created(deployer, nonce)),
             [account_id(bytes(19) + bytes([at])) for at in range(4)],
             20,

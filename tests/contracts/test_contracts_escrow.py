@@ -10,13 +10,20 @@ from keeper import leaves
 from keeper.contracts import encode_call
 from keeper.hashing import keccak
 from keeper.units import ChainId
-from keeper.venue.escrow import Leg, Terms
+from keeper.venue.escrow import Flow, Leg, Terms
 from keeper.venue.records import word
-from tests.support.contracts import EPOCH, NETWORK, Receipt, World, account_id, build_world
+from tests.support.contracts import (
+    EPOCH,
+    ESCAPE,
+    NETWORK,
+    Receipt,
+    World,
+    account_id,
+    build_world,
+)
 
 HOSTILE = Path(__file__).parent / "hostile"
 COMMIT, ABORT = 1, 2
-ESCAPE = 1_000
 ARM_S, LOCK_S = 100, 5_000
 
 
@@ -26,8 +33,8 @@ def chains(world: World) -> tuple[World, World]:
     other = build_world()
     other.env.evm.patch.chain_id = world.chain + 1
     other.deploy("DevToken", "Padding", "PAD", 6, alias="Padding")  # another address than here
+    other.deploy("Escrow", other.at["Snapshots"], ESCAPE)
     for chain in (world, other):
-        chain.deploy("Escrow", chain.at["Snapshots"], ESCAPE)
         for who in ("alice", "bob"):
             chain.call("DevToken", "mint", chain.actor(who), 1_000)
             chain.call("DevToken", "approve", chain.at["Escrow"], 1_000, sender=who)
@@ -52,7 +59,7 @@ class Swap:
         return Terms(EPOCH, 0, arm_by, self.began + self.lock_s)
 
     @property
-    def legs(self) -> list[Leg]:
+    def asked(self) -> list[Leg]:
         return [
             Leg(
                 chain=ChainId(chain.chain),
@@ -67,17 +74,22 @@ class Swap:
         ]
 
     @property
-    def hashes(self) -> list[bytes]:
-        return [leg.hash for leg in self.legs]
+    def flow(self) -> Flow:
+        return Flow.of(NETWORK, self.terms, self.asked)
+
+    @property
+    def legs(self) -> tuple[Leg, ...]:
+        return self.flow.legs
 
     @property
     def id(self) -> bytes:
-        return self.terms.flow_id(NETWORK, self.hashes)
+        return self.flow.id
 
     def enter(self, function: str, index: int, leg: Leg | None = None) -> Receipt:
-        chain, asked = self.chains[index], (leg or self.legs[index]).struct
-        args = (self.terms.struct, self.hashes, index, asked)
-        return chain.call("Escrow", function, *args, sender=self.parties[index][0])
+        *args, asked = self.flow.entry(index)
+        asked = asked if leg is None else leg.struct
+        chain, who = self.chains[index], self.parties[index][0]
+        return chain.call("Escrow", function, *args, asked, sender=who)
 
     def pledge(self, index: int) -> Receipt:
         return self.enter("pledge", index)
@@ -192,38 +204,43 @@ def test_an_outcome_of_another_chain_flow_or_kind_is_refused(chains: tuple[World
 @pytest.mark.parametrize(
     "change",
     [
+        {"index": 1},
         {"amount": 99},
         {"deposit": 1},
         {"receiver": word(b"\x01" * 20)},
         {"vault": b"\x02" * 20},
         {"token": b"\x03" * 20},
+        {"vault": b"\x02" * 20, "market": b"\x06" * 32},
         {"payer": b"\x04" * 20},
         {"chain": ChainId(5)},
         {"escrow": b"\x05" * 20},
     ],
-    ids=lambda change: next(iter(change)),
+    ids=lambda change: list(change)[-1],
 )
 def test_no_leg_is_changed(chains: tuple[World, World], change: dict[str, Any]) -> None:
-    swap, here = make_swap(chains), chains[0]
-    with here.reverts("escrow: another leg"):
+    swap, here = make_swap(chains, deposit=2), chains[0]
+    elsewhere = next(iter(change)) in ("payer", "chain", "escrow")
+    with here.reverts("escrow: another leg" if elsewhere else "escrow: not a leg of the flow"):
         swap.enter("prepare", 0, replace(swap.legs[0], **change))
 
 
 def test_no_leg_is_slipped_in(chains: tuple[World, World]) -> None:
     swap, here = make_swap(chains), chains[0]
-    leg, terms = swap.legs[0], swap.terms.struct
-    call = ("Escrow", "prepare", terms, swap.hashes)
+    mine, theirs = swap.legs
+    terms, root, path, _ = swap.flow.entry(0)
     with here.reverts("escrow: another leg"):
-        here.call(*call, 0, leg.struct, sender="bob")
-    with here.reverts("escrow: another leg"):
-        here.call(*call, 1, leg.struct, sender="alice")
-    with here.reverts("escrow: no such leg"):
-        here.call(*call, 2, leg.struct, sender="alice")
+        here.call("Escrow", "prepare", terms, root, path, mine.struct, sender="bob")
     with here.reverts("escrow: another leg"):  # a leg of the other chain
-        here.call(*call, 1, swap.legs[1].struct, sender="bob")
-    more = [*swap.hashes, keccak(b"more")]
-    longer = here.call("Escrow", "prepare", terms, more, 0, leg.struct, sender="alice")
-    assert longer.value != swap.id
+        here.call("Escrow", "prepare", *swap.flow.entry(1), sender="bob")
+    more = Flow.of(NETWORK, swap.terms, [mine, theirs, replace(mine, amount=1)])
+    with here.reverts("escrow: not a leg of the flow"):
+        here.call("Escrow", "prepare", terms, root, *more.entry(2)[2:], sender="alice")
+    with here.reverts("escrow: not a leg of the flow"):  # half of a path
+        here.call("Escrow", "prepare", terms, root, [], mine.struct, sender="alice")
+    with here.reverts("escrow: no such leg"):
+        far = replace(mine, index=16)
+        here.call("Escrow", "prepare", terms, root, path, far.struct, sender="alice")
+    here.call("Escrow", "prepare", *more.entry(0), sender="alice")  # of another flow
     swap.prepare(0)
     with here.reverts("escrow: leg was prepared"):
         swap.prepare(0)
@@ -254,9 +271,9 @@ def test_times_are_kept(chains: tuple[World, World]) -> None:
 def test_a_deposit_needs_a_time(chains: tuple[World, World]) -> None:
     here = chains[0]
     leg = replace(make_swap(chains).legs[0], deposit=1)
-    args = ((EPOCH, 0, 0, here.now + 60), [leg.hash], 0, leg.struct)
+    flow = Flow.of(NETWORK, Terms(EPOCH, 0, 0, here.now + 60), [leg])
     with here.reverts("escrow: a flow without deposits"):
-        here.call("Escrow", "prepare", *args, sender="alice")
+        here.call("Escrow", "prepare", *flow.entry(0), sender="alice")
 
 
 def test_deposits_come_back_after_a_commit(chains: tuple[World, World]) -> None:
@@ -311,16 +328,14 @@ def test_a_lost_deposit_is_shared_to_the_wei(chains: tuple[World, World]) -> Non
     base = make_swap(chains, deposit=7).legs[0]
     legs = [replace(base, payer=here.actor(who), amount=at + 1) for at, who in enumerate(payers)]
     terms = Terms(EPOCH, 0, here.now + ARM_S, here.now + LOCK_S)
-    hashes = [leg.hash for leg in legs]
+    flow = Flow.of(NETWORK, terms, legs)
     for index, who in enumerate(payers):
         function = "pledge" if index == 1 else "prepare"
-        args = (terms.struct, hashes, index, legs[index].struct)
-        here.call("Escrow", function, *args, sender=who)
-    flow = terms.flow_id(NETWORK, hashes)
-    leaf = leaves.flow_outcome_leaf(*here.place("Escrow"), flow=flow, outcome=ABORT, late=2)
+        here.call("Escrow", function, *flow.entry(index), sender=who)
+    leaf = leaves.flow_outcome_leaf(*here.place("Escrow"), flow=flow.id, outcome=ABORT, late=2)
     sealed = here.seal(leaf)
-    here.call("Escrow", "settle", sealed.seal, sealed.proof(leaf), flow, ABORT, 2)
-    structs = [leg.struct for leg in legs]
+    here.call("Escrow", "settle", sealed.seal, sealed.proof(leaf), flow.id, ABORT, 2)
+    structs = [leg.struct for leg in flow.legs]
     shares = []
     for heir in (4, 0, 3, 2):
         receipt = here.call("Escrow", "compensate", terms.struct, structs, 1, heir)
@@ -330,6 +345,8 @@ def test_a_lost_deposit_is_shared_to_the_wei(chains: tuple[World, World]) -> Non
     with here.reverts("escrow: not late"):  # not with other terms, whatever they say
         other = (EPOCH, 1, *terms.struct[2:])
         here.call("Escrow", "compensate", other, structs, 1, 0)
+    with here.reverts("escrow: no such leg"):  # nor with the legs in another order
+        here.call("Escrow", "compensate", terms.struct, structs[::-1], 1, 0)
 
 
 def test_a_leg_is_paid_into_a_margin_account(chains: tuple[World, World]) -> None:
@@ -338,17 +355,17 @@ def test_a_leg_is_paid_into_a_margin_account(chains: tuple[World, World]) -> Non
     base = make_swap(chains).legs[0]
     leg = replace(base, receiver=account, vault=here.at["Vault"])
     terms = Terms(EPOCH, 0, 0, here.now + LOCK_S)
-    args = (terms.struct, [leg.hash], 0, leg.struct)
-    flow = here.call("Escrow", "prepare", *args, sender="alice").value
+    made = Flow.of(NETWORK, terms, [leg])
+    flow = here.call("Escrow", "prepare", *made.entry(0), sender="alice").value
     leaf = leaves.flow_outcome_leaf(*here.place("Escrow"), flow=flow, outcome=COMMIT, late=0)
     sealed = here.seal(leaf)
     here.call("Escrow", "settle", sealed.seal, sealed.proof(leaf), flow, COMMIT, 0)
     here.call("Escrow", "pay", flow, leg.struct)
     assert here.call("Vault", "balance_of", account, here.at["DevToken"]).value == 100
     bad = replace(base, receiver=account)  # an account is no address
-    args = (terms.struct, [bad.hash], 0, bad.struct)
     with here.reverts("escrow: bad receiver"):
-        here.call("Escrow", "prepare", *args, sender="alice")
+        entry = Flow.of(NETWORK, terms, [bad]).entry(0)
+        here.call("Escrow", "prepare", *entry, sender="alice")
 
 
 def test_the_escape_is_for_a_quorum_that_is_lost(chains: tuple[World, World]) -> None:
@@ -377,12 +394,15 @@ def test_the_escape_gives_a_deposit_back_too(chains: tuple[World, World]) -> Non
 
 def test_ids_are_those_of_python(chains: tuple[World, World]) -> None:
     swap, here = make_swap(chains, deposit=3), chains[0]
-    leg = replace(swap.legs[1], vault=b"\x01" * 20)
+    leg = replace(swap.legs[1], vault=b"\x01" * 20, market=b"\x02" * 32)
     assert here.call("Escrow", "leg_hash", leg.struct).value == leg.hash
-    assert here.call("Escrow", "flow_id", swap.terms.struct, swap.hashes).value == swap.id
+    for count in range(1, 17):
+        flow = Flow.of(NETWORK, swap.terms, [replace(leg, amount=at + 1) for at in range(count)])
+        structs = [one.struct for one in flow.legs]
+        assert here.call("Escrow", "flow_id", flow.terms.struct, structs).value == flow.id
 
 
-def lock(world: World, token: str, amount: int) -> Leg:
+def lock(world: World, token: str, amount: int) -> Flow:
     leg = Leg(
         chain=ChainId(world.chain),
         escrow=world.at["Escrow"],
@@ -393,9 +413,9 @@ def lock(world: World, token: str, amount: int) -> Leg:
     )
     world.call(token, "mint", world.actor("alice"), amount)
     world.call(token, "approve", world.at["Escrow"], amount, sender="alice")
-    terms = (EPOCH, 0, 0, world.now + LOCK_S)
-    world.call("Escrow", "prepare", terms, [leg.hash], 0, leg.struct, sender="alice")
-    return leg
+    flow = Flow.of(NETWORK, Terms(EPOCH, 0, 0, world.now + LOCK_S), [leg])
+    world.call("Escrow", "prepare", *flow.entry(0), sender="alice")
+    return flow
 
 
 def test_hostile_tokens_find_no_hole(chains: tuple[World, World]) -> None:
@@ -404,8 +424,8 @@ def test_hostile_tokens_find_no_hole(chains: tuple[World, World]) -> None:
     with world.reverts("escrow: token takes a fee"):
         lock(world, "FeeToken", 10)
     world.deploy_source("ReentrantToken", HOSTILE / "ReentrantToken.vy")
-    leg = lock(world, "ReentrantToken", 10)
-    flow = Terms(EPOCH, 0, 0, world.now + LOCK_S).flow_id(NETWORK, [leg.hash])
+    locked = lock(world, "ReentrantToken", 10)
+    flow, leg = locked.id, locked.legs[0]
     leaf = leaves.flow_outcome_leaf(*world.place("Escrow"), flow=flow, outcome=COMMIT, late=0)
     sealed = world.seal(leaf)
     world.call("Escrow", "settle", sealed.seal, sealed.proof(leaf), flow, COMMIT, 0)

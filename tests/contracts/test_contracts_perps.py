@@ -71,7 +71,14 @@ def test_markets_that_make_no_sense_are_refused_at_deployment(
     row = list(perps_markets(world)[0])
     for index, value in change.items():
         row[index] = value
-    args = (world.at["Snapshots"], world.at["Awards"], keccak(b"house"), [keccak(b"s")] * 4, 20)
+    args = (
+        world.at["Snapshots"],
+        world.at["Awards"],
+        world.at["Escrow"],
+        keccak(b"house"),
+        [keccak(b"s")] * 4,
+        20,
+    )
     if not reason:
         world.deploy("Perps", *args, [tuple(row)], alias="Other")
         return

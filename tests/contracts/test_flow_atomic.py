@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from keeper.hashing import keccak
-from keeper.settle.flow import ABORT, COMMIT, STALL_S, FlowRule, decode_rows
+from keeper.settle.flow import ABORT, COMMIT, STALL_S, FlowRule, FlowState
 from keeper.settle.payments import payments
 from keeper.snapshot.decisions import Decision
 from keeper.units import ChainId
+from keeper.venue.escrow import Flow as EscrowFlow
 from keeper.venue.escrow import Leg as EscrowLeg
 from keeper.venue.escrow import Terms
 from keeper.venue.records import word
@@ -78,8 +79,8 @@ class Flow:
             )
             for at, payer, receiver, amount in self.legs
         ]
-        self.hashes = [leg.hash for leg in self.asked]
-        self.id = self.terms.flow_id(NETWORK, self.hashes)
+        self.made = EscrowFlow.of(NETWORK, self.terms, self.asked)
+        self.asked, self.id = list(self.made.legs), self.made.id
 
     @property
     def chains(self) -> list[int]:
@@ -87,8 +88,7 @@ class Flow:
 
     def _enter(self, function: str, index: int) -> None:
         at, payer = self.legs[index][:2]
-        args = (self.terms.struct, self.hashes, index, self.asked[index].struct)
-        self.net.send(at, "Escrow", function, *args, sender=payer)
+        self.net.send(at, "Escrow", function, *self.made.entry(index), sender=payer)
 
     def pledge(self, index: int) -> None:
         self._enter("pledge", index)
@@ -200,7 +200,7 @@ def test_a_flow_that_goes_well_pays_every_leg(net: Net) -> None:
     assert [net.in_contract(at, "Escrow") for at in range(3)] == [0, 0, 0]
     net.settle_down()
     assert net.outstanding() == ()
-    assert decode_rows(net.snapshot.book.rules["flow"]) == ()
+    assert FlowState.decode(net.snapshot.book.rules["flow"]).rows == ()
 
 
 @pytest.mark.parametrize("deposit", [0, 10], ids=["no deposits", "deposits"])
@@ -433,10 +433,10 @@ def test_junk_cannot_keep_a_whole_flow_from_its_outcome(net: Net) -> None:
     flow.prepare(1)
     flow.finish()
     assert flow.outcome(0) == flow.outcome(1) == COMMIT
-    assert decode_rows(net.snapshot.book.rules["flow"]) == ()
+    assert FlowState.decode(net.snapshot.book.rules["flow"]).rows == ()
     net.mine(LOCK_S)
     net.settle_down()
-    rows = decode_rows(net.snapshot.book.rules["flow"])
+    rows = FlowState.decode(net.snapshot.book.rules["flow"]).rows
     assert sorted(row.flow for row in rows) == sorted(one.id for one in junk)
     assert {row.outcome for row in rows} == {ABORT}
 
@@ -448,7 +448,7 @@ def test_aborts_never_crowd_out_a_commit(net: Net, monkeypatch: pytest.MonkeyPat
         one.prepare(0)
     net.mine(LOCK_S + 5)
     net.settle_down()
-    rows = decode_rows(net.snapshot.book.rules["flow"])
+    rows = FlowState.decode(net.snapshot.book.rules["flow"]).rows
     assert [row.outcome for row in rows] == [ABORT] * 2  # half of the room, and no more
     flow = Flow(net, TWO)
     flow.prepare(0)
@@ -507,11 +507,13 @@ def test_an_outcome_that_nobody_brings_is_sealed_again(net: Net) -> None:
     assert flow.result() == {"paid"}
 
 
-@pytest.mark.parametrize("raw", [b"", b"\xc1", b"\x91\x01", b"\x90\x90"])
+@pytest.mark.parametrize(
+    "raw", [b"", b"\xc1", b"\x90", b"\x92\x01\x90", b"\x92\x90\x91\x90", b"\x92\x90\x90\x90"]
+)
 def test_rows_that_are_not_canonical_are_refused(raw: bytes) -> None:
-    assert decode_rows(FlowRule().initial()) == ()
+    assert FlowState.decode(FlowRule().initial()) == FlowState()
     with pytest.raises(ValueError, match="flows"):
-        decode_rows(raw)
+        FlowState.decode(raw)
 
 
 # --- the control: the same swap by hash locks

@@ -12,18 +12,28 @@ from typer.testing import CliRunner
 from keeper.cli import account
 from keeper.cli import flow as cli_flow
 from keeper.cli import flow_plan as cli_plan
+from keeper.cli import flow_reduce as cli_reduce
 from keeper.cli import intent as cli_intent
 from keeper.cli.main import app
 from keeper.devnet.wallet import Send
 from keeper.errors import ConfigError
 from keeper.intent.order import OnchainOrder, Order, word
-from keeper.settle.terms import Flow, read_flow
+from keeper.settle.terms import read_flow
 from keeper.snapshot.archive import Archive
 from keeper.snapshot.decisions import Price
 from keeper.store import Store
 from keeper.units import ChainId, symbol
+from keeper.venue.escrow import Flow
 from keeper.venue.port import Call
-from tests.support.contracts import World
+from tests.support.contracts import (
+    E8,
+    ETH_USD,
+    USD,
+    World,
+    account_id,
+    give_credit,
+    set_price,
+)
 from tests.support.flow_net import FIRST, LAG, PURSE, Net, rolled_back, small_world
 
 
@@ -122,15 +132,15 @@ def home(deployed: list[World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             monkeypatch.setattr(module, "send", send)
             monkeypatch.setattr(module, "ask", ask)
             monkeypatch.setattr(module, "head_time", lambda *_: made.net.worlds[0].now)
-        monkeypatch.setattr(cli_plan, "ask", ask)
+        for module in (cli_plan, cli_reduce):
+            monkeypatch.setattr(module, "ask", ask)
         yield made
 
 
 def prepare(home: Home) -> None:
     flow = home.flow
-    for index, (leg, who) in enumerate(zip(flow.legs, ("alice", "bob"), strict=True)):
-        args = (flow.terms.struct, flow.hashes, index, leg.struct)
-        home.net.send(index, "Escrow", "prepare", *args, sender=who)
+    for index, who in enumerate(("alice", "bob")):
+        home.net.send(index, "Escrow", "prepare", *flow.entry(index), sender=who)
 
 
 def stages(home: Home) -> list[int]:
@@ -209,7 +219,13 @@ def test_open_refuses_a_stranger_and_bad_files(home: Home) -> None:
         (("flow", "draft", str(bad), "--out", out), json.dumps([first | {"chain": 5}])),
         (("flow", "draft", str(bad), "--out", out), json.dumps([first | {"token": "EUR"}])),
         (("flow", "draft", str(bad), "--out", out), json.dumps([first | {"receiver": "11" * 32}])),
-        (("flow", "draft", str(bad), "--out", out), json.dumps([first, first])),
+        (("flow", "draft", str(bad), "--out", out), json.dumps([first] * 17)),
+        (("flow", "draft", str(bad), "--out", out), json.dumps([first | {"into": "Bank"}])),
+        (("flow", "draft", str(bad), "--out", out), json.dumps([first | {"market": "x" * 33}])),
+        (
+            ("flow", "draft", str(bad), "--out", out),
+            json.dumps([first | {"market": "ETH-USD", "account": -1}]),
+        ),
         (
             ("flow", "draft", str(bad), "--out", out, "--within", "300"),
             json.dumps([first | {"deposit": 1}]),
@@ -308,6 +324,62 @@ def test_a_plan_is_the_best_way_now(home: Home, monkeypatch: pytest.MonkeyPatch)
     assert json.loads(out.read_text())[0]["receiver"] == hexed(far)
     result = CliRunner().invoke(app, [*words, "--amount", "1001", "--home", str(home.folder)])
     assert "no lanes bring 1001" in str(result.exception)
+
+
+def test_positions_at_two_venues_are_reduced_by_one_flow(home: Home) -> None:
+    net, sizes = home.net, (10 * E8, -4 * E8)
+    alice, key = net.worlds[0].actor("alice"), str(home.folder / "alice.key")
+    legs, out = home.folder / "reduce.json", str(home.folder / "flow.json")
+    words = ["flow", "reduce", "--owner", hexed(alice), "--out", str(legs)]
+
+    def refused(*more: str) -> str:
+        result = CliRunner().invoke(app, [*words, *more, "--home", str(home.folder)])
+        assert isinstance(result.exception, ConfigError), more
+        return str(result.exception)
+
+    home.view()
+    assert "has 0 positions" in refused()
+    for at, size in enumerate(sizes):
+        give_credit(net.worlds[at], "alice", 100_000 * USD)
+        net.send(at, "Perps", "increase", 0, ETH_USD, size, 0, sender="alice")
+    home.view()
+    assert "does not bring the health" in refused()  # it has no collateral: the fees are a debt
+    net.send(1, "Perps", "reduce", 0, ETH_USD, 4 * E8, 0, sender="alice")
+    for world in net.worlds:
+        set_price(world, "ETH", 2_200)
+    net.prices[ETH_USD] = 2_200 * E8  # the long has a profit, and then a hedge
+    net.send(1, "Perps", "increase", 0, ETH_USD, -4 * E8, 0, sender="alice")
+    home.view()
+    assert "no address" in refused("--owner", "0x11")
+    assert "has 0 positions" in refused("--market", "BTC-USD")
+    made = home.run(*words, "--health", "3000000")
+    assert made["health_ppm_before"] < 3_000_000 <= made["health_ppm_after"]
+    assert [row["chain"] for row in made["legs"]] == [FIRST, FIRST + 1]
+    assert [row["market"] for row in made["legs"]] == ["ETH-USD", "ETH-USD"]
+    closes = [row["amount"] for row in made["legs"]]
+    assert abs(closes[0] * 4 - closes[1] * 10) < 10  # the same share of what is open
+    drafted = home.run("flow", "draft", str(legs), "--out", out)
+    assert [leg["market"] for leg in drafted["legs"]] == ["ETH-USD", "ETH-USD"]
+    home.run("flow", "open", out, "--key", key)
+    assert [len(sends) for _, _, sends in home.sent] == [1, 1, 1, 1]  # nothing to approve
+    del home.sent[2:]
+    home.play("alice")
+    assert stages(home) == [2, 2]
+    home.view()
+    for decision in net.outstanding():
+        net.bring(decision)
+    home.view()
+    home.run("flow", "pay", drafted["flow"], "--key", key)
+    del home.sent[2:]
+    home.play("alice")
+    home.view()
+    (flow,) = home.run("flow", "status", drafted["flow"])
+    assert [leg["state"] for leg in flow["legs"]] == ["reduced", "reduced"]
+    assert flow["legs"][0]["does"] == "reduces ETH-USD of account 0"
+    left = [
+        world.call("Perps", "position", account_id(alice), ETH_USD).value[0] for world in net.worlds
+    ]
+    assert left == [10 * E8 - closes[0], closes[1] - 4 * E8]
 
 
 def test_an_intent_is_opened_and_followed(home: Home) -> None:

@@ -312,6 +312,8 @@ def _reason(output: bytes) -> str:
 
 MEMBERS = 4
 """Operators of the test committee: the smallest that tolerates one fault."""
+ESCAPE = 1_000
+"""Blocks until a leg of a flow may escape."""
 
 
 def members(count: int = MEMBERS) -> list[bytes]:
@@ -323,6 +325,22 @@ def perps_markets(world: World) -> list[tuple[object, ...]]:
     """Return two markets: parameters as in the devnet."""
     rules = (3600, 8, 100_000, 50_000, 500, 25_000, 10_000, 1_000 * E8)
     return [(ETH_USD, world.at["ETH feed"], *rules), (BTC_USD, world.at["BTC feed"], *rules)]
+
+
+def deploy_perps(world: World) -> None:
+    """Deploy the reference venue beside its awards and its escrow, with its markets' feeds."""
+    world.deploy("DevFeed", "ETH / USD", 2_000 * E8, alias="ETH feed")
+    world.deploy("DevFeed", "BTC / USD", 60_000 * E8, alias="BTC feed")
+    world.deploy(
+        "Perps",
+        world.at["Snapshots"],
+        world.at["Awards"],
+        world.at["Escrow"],
+        account_id(world.actor("house")),
+        [account_id(world.actor(f"share {i}")) for i in range(4)],
+        20,
+        perps_markets(world),
+    )
 
 
 def build_world(exact: bool = False, operators: int = MEMBERS) -> World:
@@ -344,17 +362,8 @@ def build_world(exact: bool = False, operators: int = MEMBERS) -> World:
     )
     world.deploy("Awards", world.at["Snapshots"], world.at["Bonds"])
     world.call("Bonds", "bind", world.at["Awards"], sender="deployer")
-    world.deploy("DevFeed", "ETH / USD", 2_000 * E8, alias="ETH feed")
-    world.deploy("DevFeed", "BTC / USD", 60_000 * E8, alias="BTC feed")
-    world.deploy(
-        "Perps",
-        world.at["Snapshots"],
-        world.at["Awards"],
-        account_id(world.actor("house")),
-        [account_id(world.actor(f"share {i}")) for i in range(4)],
-        20,
-        perps_markets(world),
-    )
+    world.deploy("Escrow", world.at["Snapshots"], ESCAPE)
+    deploy_perps(world)
     world.deploy("DevToken", "Dollar", "USDC", 6)
     world.deploy(
         "Vault",

@@ -16,8 +16,8 @@ from typing import Any
 from keeper.hashing import keccak
 from keeper.leaves import header_leaf
 from keeper.merkle import merkle_proof, merkle_root
-from keeper.network import ChainSpec, NetworkSpec, Token
-from keeper.observe.observation import NextKey, ObservationBody, SeenHead
+from keeper.network import ChainSpec, Feed, NetworkSpec, Token
+from keeper.observe.observation import NextKey, ObservationBody, SeenHead, SeenPrice
 from keeper.observe.table import EMPTY, Log, Table
 from keeper.parameters import Parameters
 from keeper.settle.attest import AttestationRule
@@ -28,7 +28,18 @@ from keeper.snapshot.derive import Lacking, Setting, Snapshot, derive, genesis
 from keeper.units import ChainId, symbol
 from keeper.venue.calls import bring
 from keeper.venue.port import Call
-from tests.support.contracts import EPOCH, NETWORK, Receipt, Reverted, World, hexed, make_seal
+from tests.support.contracts import (
+    E8,
+    EPOCH,
+    ETH_USD,
+    NETWORK,
+    Receipt,
+    Reverted,
+    World,
+    deploy_perps,
+    hexed,
+    make_seal,
+)
 
 LAG = 2
 """Blocks at the head that are not final."""
@@ -66,6 +77,8 @@ def small_world(chain: int) -> World:
     world.deploy("Snapshots", world.at["Committee"])
     world.deploy("DevToken", "Dollar", "USDC", 6)
     world.deploy("Escrow", world.at["Snapshots"], ESCAPE)
+    world.deploy("Awards", world.at["Snapshots"], bytes(20))
+    deploy_perps(world)
     world.deploy("Intents", world.at["Snapshots"], 7 * DAY_S)
     for who in ACTORS:
         world.call("DevToken", "mint", world.actor(who), PURSE)
@@ -84,6 +97,8 @@ class Net:
     epoch: int = EPOCH
     named: NextKey | None = None
     """What every member's observation says of the next committee's key."""
+    parameters: Parameters = field(init=False)
+    prices: dict[bytes, int] = field(default_factory=lambda: {ETH_USD: 2_000 * E8})
     tables: list[Table] = field(default_factory=list)
     blocks: list[list[Block]] = field(default_factory=list)
     tick: int = 0
@@ -92,14 +107,16 @@ class Net:
     decided: list[Decision] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        names = ("Committee", "DevToken", "Escrow", "Intents", "Snapshots")
+        names = ("Committee", "DevToken", "Escrow", "Intents", "Perps", "Snapshots")
         specs = []
         for world in self.worlds:
             found = tuple((n, world.at[n]) for n in names if n != "DevToken")
             token = Token(symbol("USDC"), world.at["DevToken"], 6)
-            specs.append(ChainSpec(ChainId(world.chain), found, (token,)))
+            feeds = (Feed(ETH_USD, world.at["ETH feed"]),)
+            specs.append(ChainSpec(ChainId(world.chain), found, (token,), feeds))
         self.start_ms = self.worlds[0].now * 1000
-        rules = Parameters.devnet([spec.id for spec in specs]).encode()
+        self.parameters = Parameters.devnet([spec.id for spec in specs])
+        rules = self.parameters.encode()
         self.spec = NetworkSpec(NETWORK, self.start_ms, 500, specs[0].id, tuple(specs), rules)
         self.members = tuple(bytes([100 + i]) * 20 for i in range(4))
         self.snapshot: Snapshot = genesis(self.setting)
@@ -109,10 +126,9 @@ class Net:
 
     @property
     def setting(self) -> Setting:
-        ids = [chain.id for chain in self.spec.chains]
         return Setting(
             network=self.spec,
-            parameters=Parameters.devnet(ids),
+            parameters=self.parameters,
             digest=keccak(b"digest"),
             epoch=self.epoch,
             config=keccak(b"config"),
@@ -179,7 +195,9 @@ class Net:
             heads.append(SeenHead(chain.id, one.number, one.hash, one.table.root, one.timestamp))
         self.tick += 1
         self.number += 1
-        body = ObservationBody(self.tick, tuple(heads), (), next_key=self.named)
+        now = (self.start_ms + self.tick * self.spec.tick_ms) // 1000
+        prices = tuple(SeenPrice(market, at, now) for market, at in sorted(self.prices.items()))
+        body = ObservationBody(self.tick, tuple(heads), prices, next_key=self.named)
         observed = [Observed(i, who, body) for i, who in enumerate(self.members)]
         result = derive(self.setting, self, self.snapshot, self.number, self.tick, observed, {})
         assert not isinstance(result, Lacking)

@@ -40,10 +40,10 @@ from keeper.settle.health import seconds_above
 from keeper.settle.lanes import Condition, Offer, graph_of, owed
 from keeper.settle.migration import delivering, legs_of, need, units_of
 from keeper.settle.payments import payments
-from keeper.settle.terms import Flow, make_flow
+from keeper.settle.terms import make_flow
 from keeper.units import PPM, ChainId, symbol
 from keeper.venue.book import accounts, funding
-from keeper.venue.escrow import Leg, Terms
+from keeper.venue.escrow import Flow, Leg, Terms
 from keeper.venue.records import word
 
 COLLATERAL, RESERVE, INVENTORY = 10_000 * USD, 40_000 * USD, 30_000 * USD

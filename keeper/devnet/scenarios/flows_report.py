@@ -24,9 +24,8 @@ from keeper.devnet.scenarios.report import conserved
 from keeper.route.graph import Lane
 from keeper.route.quote import Quote
 from keeper.settle.flow import COMMIT
-from keeper.settle.terms import Flow
 from keeper.units import ChainId
-from keeper.venue.escrow import PAID, PREPARED, SETTLED
+from keeper.venue.escrow import PAID, PREPARED, SETTLED, Flow
 from keeper.venue.intents import CLOSED, FILLED
 from keeper.venue.records import address_at, unsigned
 
@@ -322,7 +321,7 @@ def _gas(facts: Facts) -> dict[str, int]:
     hub = min(facts.values(), key=lambda one: one.spec.id)
     stages: dict[int, list[ChainLog]] = defaultdict(list)
     for log in hub.events("Escrow", PREPARED):
-        stages[unsigned(log.data, 10)].append(log)
+        stages[unsigned(log.data, 11)].append(log)
     return {
         "pledge": mean_gas(hub, stages[1]),
         "prepare": mean_gas(hub, stages[2]),

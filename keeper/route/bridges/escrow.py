@@ -17,7 +17,7 @@ from keeper.parameters import BridgeClass
 from keeper.route.bridges.port import Crossing, Delivery, Read, Send, Stage, Terms, Timing, Transfer
 from keeper.units import PPM, ChainId, ceil_div
 from keeper.venue.abi import address, answers, calldata
-from keeper.venue.escrow import LOCKED, PAID, PREPARED, Leg, decoded
+from keeper.venue.escrow import LOCKED, PAID, PREPARED, Flow, Leg, decoded
 from keeper.venue.escrow import Terms as FlowTerms
 from keeper.venue.records import word
 
@@ -25,8 +25,8 @@ COMMIT, ABORT = 1, 2
 GONE = 3
 """A leg that has left the escrow."""
 _TERMS = "(uint32,uint32,uint64,uint64)"
-_LEG = "(uint64,address,address,address,uint256,uint256,bytes32,address)"
-_PREPARE = f"prepare({_TERMS},bytes32[],uint256,{_LEG})"
+_LEG = "(uint256,uint64,address,address,address,uint256,uint256,bytes32,address,bytes32)"
+_PREPARE = f"prepare({_TERMS},bytes32,bytes32[],{_LEG})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,19 +113,19 @@ class Escrow:
         """
         if recipient != sender:
             raise ValueError("the escrow pays the sender's own address on the destination")
-        legs = self.legs(crossing, amount, sender, terms)
-        here, mine = crossing.origin, legs[0]
+        flow = self.flow(crossing, amount, sender, terms)
+        here, mine = crossing.origin, flow.legs[0]
         total = amount + mine.deposit
-        hashes = [leg.hash for leg in legs]
         allow = calldata("approve(address,uint256)", mine.escrow, total)
-        lock = calldata(_PREPARE, self._flow.struct, hashes, 0, mine.struct)
+        lock = calldata(_PREPARE, *flow.entry(0))
         return (Send(here, mine.token, allow), Send(here, mine.escrow, lock))
 
-    def legs(self, crossing: Crossing, amount: int, sender: bytes, terms: Terms) -> tuple[Leg, Leg]:
-        """Return both legs of the flow that moves an amount; the maker locks the second."""
+    def flow(self, crossing: Crossing, amount: int, sender: bytes, terms: Terms) -> Flow:
+        """Return the flow that moves an amount; the maker locks its second leg."""
         brings = amount - ceil_div(amount * terms.fee_ppm, PPM) - terms.fee_fixed
         here = self._leg(crossing.origin, sender, amount, self._maker)
-        return here, self._leg(crossing.destination, self._maker, brings, sender)
+        there = self._leg(crossing.destination, self._maker, brings, sender)
+        return Flow.of(self._network.id, self._flow, (here, there))
 
     def sent(self, crossing: Crossing, logs: Sequence[Log]) -> tuple[Transfer, ...]:
         """Return the flows of this offer whose first leg some logs lock.
@@ -143,11 +143,10 @@ class Escrow:
             one = decoded(crossing.origin, escrow, flow, index, log.data)
             if one.index or one.stage != LOCKED:
                 continue
-            mine, theirs = self.legs(crossing, one.leg.amount, one.leg.payer, terms)
-            hashes = (mine.hash, theirs.hash)
-            if one.leg == mine and one.terms.flow_id(self._network.id, hashes) == flow:
-                payload = b"".join(hashes)
-                found.append(Transfer(flow, crossing, one.leg.payer, theirs.amount, payload))
+            legs = self.flow(crossing, one.leg.amount, one.leg.payer, terms).legs
+            if Flow.of(self._network.id, one.terms, legs).id == flow:
+                payload = b"".join(leg.hash for leg in legs)
+                found.append(Transfer(flow, crossing, one.leg.payer, legs[1].amount, payload))
         return tuple(found)
 
     def arrival_reads(self, transfer: Transfer) -> tuple[Read, ...]:
