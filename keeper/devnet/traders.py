@@ -84,9 +84,11 @@ def make_trader(
 class Desk:
     """Acts for all traders: one batch per step and chain."""
 
-    def __init__(self, cluster: Cluster, traders: Sequence[Trader]) -> None:
+    def __init__(
+        self, cluster: Cluster, traders: Sequence[Trader], venue: ChainSpec | None = None
+    ) -> None:
         self.cluster, self.traders = cluster, traders
-        self.venue = venue_chain(cluster)
+        self.venue = venue or venue_chain(cluster)
 
     def _wallet(self, trader: Trader, chain: ChainId) -> Wallet:
         return Wallet(self.cluster.chains[chain].rpc, chain, trader.secret)

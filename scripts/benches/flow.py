@@ -23,10 +23,10 @@ from keeper.devnet.traders import FIRST_ACCOUNT
 from keeper.settle.flow import COMMIT
 from keeper.settle.terms import make_flow
 from keeper.units import ChainId
-from keeper.venue.escrow import Flow, Leg, Terms
+from keeper.venue.escrow import NOWHERE, Flow, Leg, Terms
 from keeper.venue.records import word
 from scripts.benches._figure import at_least, at_most, figure
-from tests.support.contracts import EPOCH, NETWORK
+from tests.support.contracts import E8, EPOCH, ETH_USD, NETWORK, USD, give_credit
 from tests.support.flow_net import FIRST, LAG, Net, rolled_back, small_world
 
 CHAINS = 3
@@ -72,6 +72,31 @@ def gas_of(count: int, net: Net, deposit: int) -> tuple[dict[str, list[int]], in
     return spent, views
 
 
+def gas_of_reductions(net: Net) -> tuple[int, int]:
+    """Reduce a pair of positions by one flow; return the dearest lock and the dearest reduction."""
+    size, legs = 10 * E8, []
+    for world in net.worlds[:2]:
+        give_credit(world, "alice", 100_000 * USD)
+    for at, held in enumerate((size, -size)):
+        net.send(at, "Perps", "increase", 0, ETH_USD, held, 0, sender="alice")
+        at_chain = net.worlds[at].at
+        place = (ChainId(net.worlds[at].chain), at_chain["Escrow"], net.worlds[at].actor("alice"))
+        leg = Leg(*place, NOWHERE, size // 2, bytes(32), vault=at_chain["Perps"], market=ETH_USD)
+        legs.append(leg)
+    made = Flow.of(NETWORK, Terms(EPOCH, 0, 0, net.worlds[0].now + 600), legs)
+    locks = [
+        net.send(at, "Escrow", "prepare", *made.entry(at), sender="alice").gas for at in range(2)
+    ]
+    net.settle_down()
+    for decision in net.decided:
+        net.bring(decision)
+    pays = [
+        net.send(at, "Escrow", "pay", made.id, made.legs[at].struct, sender="anyone").gas
+        for at in range(2)
+    ]
+    return max(locks), max(pays)
+
+
 def contracts() -> bool:
     """Print gas and views on the committed bytecode; return whether every goal is met."""
     worlds = [small_world(FIRST + at) for at in range(CHAINS)]
@@ -91,6 +116,10 @@ def contracts() -> bool:
         spent, _ = gas_of(4, Net(worlds), deposit=5)
     for step, gas in spent.items():
         good.append(figure(f"{step}, one of 4 legs with deposits", max(gas), "gas"))
+    with rolled_back(worlds):
+        lock, pay = gas_of_reductions(Net(worlds))
+    good.append(figure("prepare, one of 2 reductions", lock, "gas"))
+    good.append(figure("pay, one of 2 reductions", pay, "gas"))
     return all(good)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from keeper.parameters import Parameters
 from keeper.settle.flow import ABORT, COMMIT, FlowState
+from keeper.settle.lanes import owed
 from keeper.settle.payments import payments
 from keeper.units import ChainId
 from keeper.venue.escrow import NOWHERE, Flow, Leg, Terms
@@ -272,6 +273,7 @@ def test_a_deposit_of_a_reduction_comes_back(net: Net) -> None:
     world = net.worlds[0]
     deal = Deal(net, [reduction(net, 0, CLOSES[0], token=world.at["DevToken"], deposit=7)])
     deal.enter(0, "pledge")
+    assert owed(net.spec, net.records()) == {}  # a size is no amount of its deposit's token
     deal.lock()
     assert net.held(0, "alice") == PURSE - 7
     deal.finish()

@@ -7,6 +7,7 @@ price falls ─▶ an account nears liquidation ─▶ its owner takes reserve o
    a breaker stops that maker
 3  that lane is cursed: the next best           hub ─▶ venue
 an order says what else must arrive, and by when: a keeper's filling policy delivers it
+a long at one venue and a short at another are reduced by one flow, both or none
 price falls on ─▶ the same position without flows is liquidated, this one is not
 """
 
@@ -22,6 +23,7 @@ from keeper.devnet.feeds import Feeds, markets_of
 from keeper.devnet.ledgers import ChainFacts, read_chains, read_store
 from keeper.devnet.parties import GAS, Floor, Party
 from keeper.devnet.scenarios.flows_report import Ordered, Played, Story, make_report
+from keeper.devnet.scenarios.hedge import Hedge, Reduced
 from keeper.devnet.scenarios.liquidation import MARKET, all_sealed, cut_passed, quiet, until
 from keeper.devnet.scenarios.report import AGES_S, unhealthy
 from keeper.devnet.traders import FIRST_ACCOUNT, USD, Desk, Trader, make_trader
@@ -95,9 +97,10 @@ class _Stage:
             Party(name, cluster.hub.key(FIRST_ACCOUNT + 2 + at)) for at, name in enumerate(names)
         )
         self.makers = (self.near, self.over, self.on, self.far)
-        traders = (Party("owner", self.owner.secret), Party("twin", self.twin.secret))
-        self.floor = Floor(cluster, (*self.makers, self.griefer, *traders))
         self.hub, self.venue, self.third = sorted(cluster.chains)[:3]
+        self.hedge = Hedge(cluster, 2 + len(names), price, (self.venue, self.third))
+        traders = (Party("owner", self.owner.secret), Party("twin", self.twin.secret))
+        self.floor = Floor(cluster, (*self.makers, self.griefer, *traders, self.hedge.party))
         near, over, on, far = (one.address for one in self.makers)
         self.offers = (
             Offer(near, self.hub, self.venue, ASSET, 300, 10_000, 20_000),
@@ -119,6 +122,7 @@ class _Stage:
         await self._curse(self.over)
         committed.append(await self._migrate("past a cursed lane", TARGETS_PPM[2]))
         order = await self._order()
+        pair, reduced = await self._reduce_pair()
         await self._fall_on()
         await self._finish(grief, ABORT, GRIEF_LOCK_S + 60)
         await quiet(cluster, "everything cleared", 120)
@@ -134,6 +138,9 @@ class _Stage:
             tuple(committed),
             grief,
             order,
+            pair,
+            reduced,
+            self.hedge.positions(facts),
             {one.address: one.name for one in self.floor.parties.values()},
             self.owner.account,
             self.twin.account,
@@ -145,10 +152,11 @@ class _Stage:
     # before
 
     async def _open_positions(self) -> None:
-        self.say("two equal positions are opened; three makers hold funds on three chains")
+        self.say("positions are opened, one pair of them hedged; makers hold funds on three chains")
         desk = Desk(self.cluster, [self.owner, self.twin])
         await desk.fund()
         await desk.deposit_and_ask()
+        await self.hedge.ask()
         holdings = {
             (chain, maker.address): INVENTORY
             for chain in self.cluster.chains
@@ -162,12 +170,14 @@ class _Stage:
         await self._put_reserve()
 
         async def credited() -> bool:
-            return await desk.credited() == 2
+            return await desk.credited() == 2 and await self.hedge.credited()
 
-        await until("two certified credits", credited, 60)
-        opened = await desk.open()
-        last = max(sent.block for sent in opened)
-        await self.cluster.wait("a cut with both", cut_passed(self.venue, last), 60)
+        await until("four certified credits", credited, 60)
+        opened = await self.hedge.open()
+        opened[self.venue] = [*opened[self.venue], *await desk.open()]
+        for chain, sents in opened.items():
+            last = max(sent.block for sent in sents)
+            await self.cluster.wait("a cut with all", cut_passed(chain, last), 60)
 
     async def _fund_keepers(self) -> None:
         """Give every keeper's settlement account something to deliver from."""
@@ -257,11 +267,24 @@ class _Stage:
         await victim.start()
         self.say(f"keeper {victim.index} was killed while the flow waited, and starts again")
 
+    async def _reduce_pair(self) -> tuple[Played, Reduced]:
+        """Reduce a long and a short at two venues by one flow."""
+        facts = await read_chains(self.cluster)
+        reduced, legs = self.hedge.reduction(facts, self._engine(facts))
+        flow = await self._flow(legs, 0, LOCK_S)
+        self.say("a hedged pair is reduced at two venues, both sides or none")
+        await self.floor.enter(flow, "prepare")
+        played = Played(
+            "that reduces a pair", flow, COMMIT, 0, None, reduced.plan.before.health_ppm
+        )
+        await self._finish(played, COMMIT, 60)
+        return played, reduced
+
     async def _flow(self, legs: tuple[Leg, ...], arm_s: int, lock_s: int) -> Flow:
         committee = self.floor.contract(self.hub, "Committee")
         epoch = await self.floor.ask(self.hub, committee, "Committee", "current")
         now = await self.floor.now()
-        terms = Terms(epoch, 0, now + arm_s, now + lock_s)
+        terms = Terms(epoch, 0, now + arm_s if arm_s else 0, now + lock_s)
         return make_flow(self.cluster.spec.id, terms, legs, least_lock_s=lock_s - arm_s)
 
     async def _finish(self, played: Played, outcome: int, seconds: float) -> None:
@@ -375,13 +398,17 @@ class _Stage:
             await self.feeds.move(MARKET, STEP_PPM)
         raise LocalError("the position without flows never fell below maintenance")
 
-    def _margin(self, facts: Mapping[ChainId, ChainFacts], trader: Trader) -> AccountMargin:
-        """Return a trader's margin by the chains' own records and the published prices."""
+    def _engine(self, facts: Mapping[ChainId, ChainFacts]) -> Engine:
+        """Return the margin model by the chains' own records and the published prices."""
         tables = {chain: one.table for chain, one in facts.items()}
         prices = {symbol(name): price for name, price in self.feeds.prices.items()}
         parameters = self.cluster.parameters.margin
         ages = dict.fromkeys(tables, AGES_S)
-        engine = Engine(Marks(prices, funding(self.cluster.spec, tables), parameters, ages))
+        return Engine(Marks(prices, funding(self.cluster.spec, tables), parameters, ages))
+
+    def _margin(self, facts: Mapping[ChainId, ChainFacts], trader: Trader) -> AccountMargin:
+        """Return a trader's margin."""
+        tables, engine = {chain: one.table for chain, one in facts.items()}, self._engine(facts)
         return engine.margin(engine.rows(accounts(self.cluster.spec, tables)[trader.account]))
 
     def _seconds(self, facts: Mapping[ChainId, ChainFacts], margin: AccountMargin) -> int:

@@ -20,7 +20,9 @@ from keeper.devnet.ledgers import (
     spread,
 )
 from keeper.devnet.parties import Floor
+from keeper.devnet.scenarios.hedge import Reduced
 from keeper.devnet.scenarios.report import conserved
+from keeper.legs import Leg
 from keeper.route.graph import Lane
 from keeper.route.quote import Quote
 from keeper.settle.flow import COMMIT
@@ -76,6 +78,9 @@ class Story:
         committed: the migrations, in order.
         grief: the flow whose first payer did not lock.
         order: the intent.
+        pair: the flow that reduces two positions at two venues.
+        reduced: what it was planned to close.
+        left: the two positions at the end.
         names: address → who it is.
         owner, twin: margin accounts of the two equal positions.
         minted: (chain, who) → what a party began with.
@@ -85,6 +90,9 @@ class Story:
     committed: tuple[Played, ...]
     grief: Played
     order: Ordered
+    pair: Played
+    reduced: Reduced
+    left: Sequence[Leg]
     names: Mapping[bytes, str]
     owner: bytes
     twin: bytes
@@ -100,7 +108,7 @@ async def make_report(
 ) -> dict[str, Any]:
     """Return the report; `ok` holds only if every assertion does."""
     best = max(stores, key=lambda store: len(store.views))
-    flows = (*story.committed, story.grief)
+    flows = (*story.committed, story.grief, story.pair)
     liquidated = {log.topics[2] for one in facts.values() for _, (log, *_) in _tasks(one)}
     escrowed = {
         str(chain): await floor.held(chain, floor.contract(chain, "Escrow")) for chain in facts
@@ -118,18 +126,22 @@ async def make_report(
         },
         "deposit_paid_to_who_had_locked": _compensated(facts, story.grief),
         "order": _order(facts, story.order),
+        "reduced": _reduced(facts, story),
         "off_by": _off_by(floor, story),
         "left_in_escrows": escrowed,
         "conserved": conserved(floor.cluster, facts, best),
         "liquidated": sorted(
             name
-            for name, account in (("owner", story.owner), ("twin", story.twin))
+            for name, account in (
+                *(("owner", story.owner), ("twin", story.twin)),
+                ("hedger", story.reduced.account),
+            )
             if account in liquidated
         ),
         **{
             name: spread(values)
             for name, values in times(
-                floor, facts, best, [one.flow for one in story.committed]
+                floor, facts, best, [one.flow for one in (*story.committed, story.pair)]
             ).items()
         },
         "gas": _gas(facts),
@@ -142,7 +154,8 @@ async def make_report(
 def _failed(report: Mapping[str, Any], story: Story, facts: Facts) -> list[str]:
     """Return the assertions that do not hold."""
     routes = [route["makers"] for route in report["routes"]]
-    wanted = {one.why: one.outcome for one in (*story.committed, story.grief)}
+    flows = (*story.committed, story.grief, story.pair)
+    wanted = {one.why: one.outcome for one in flows}
     checks = {
         "the cheapest lane is taken": routes[0] == ["near"],
         "a lane without room is left for another": routes[1] == ["over", "on"],
@@ -154,7 +167,7 @@ def _failed(report: Mapping[str, Any], story: Story, facts: Facts) -> list[str]:
         ),
         "every leg's chain has settled": all(
             report["outcomes"][one.why].keys() == {str(leg.chain) for leg in one.flow.legs}
-            for one in (*story.committed, story.grief)
+            for one in flows
         ),
         "no keeper holds two outcomes of a flow": report["conflicting_outcomes"] == 0,
         "what was planned arrived": report["delivered"]["planned"] == report["delivered"]["paid"],
@@ -162,6 +175,13 @@ def _failed(report: Mapping[str, Any], story: Story, facts: Facts) -> list[str]:
         == story.grief.flow.legs[0].deposit,
         "the order was delivered once, by a keeper, who was paid": report["order"]
         == {"delivered": 1, "paid": story.order.given, "to_a_keeper": True},
+        "both sides of the pair were reduced as planned, and it stays hedged": report["reduced"]
+        == {
+            "venues": 2,
+            "closed": [size for _, size in story.reduced.plan.closes],
+            "left": [leg.size - _signed(leg, size) for leg, size in story.reduced.plan.closes],
+            "net": 0,
+        },
         "everybody holds what the flows say": not report["off_by"],
         "nothing is left in escrows": not any(report["left_in_escrows"].values()),
         "conserved": report["conserved"] is True,
@@ -254,6 +274,21 @@ def _order(facts: Facts, order: Ordered) -> dict[str, Any]:
         "delivered": len(fills),
         "paid": sum(unsigned(log.data, 1) for log in closed),
         "to_a_keeper": paid == {log.topics[3][12:] for log in fills} and paid <= order.fillers,
+    }
+
+
+def _signed(leg: Leg, size: int) -> int:
+    return size if leg.size > 0 else -size
+
+
+def _reduced(facts: Facts, story: Story) -> dict[str, Any]:
+    """Return what the pair's flow closed by the escrows' own words, and what is left of it."""
+    logs = [log for one in facts.values() for log in _events(one, PAID, story.pair.flow.id)]
+    return {
+        "venues": len({leg.chain for leg in story.left}),
+        "closed": [unsigned(log.data, 2) for log in sorted(logs, key=lambda log: log.topics[2])],
+        "left": [leg.size for leg in story.left],
+        "net": sum(leg.size for leg in story.left),
     }
 
 
