@@ -62,7 +62,7 @@ def _json(path: Path) -> Any:
 
 @app.command()
 def draft(
-    legs: Annotated[Path, typer.Argument(help="JSON list of legs.")],
+    legs: Annotated[list[Path], typer.Argument(help="JSON lists of legs; all become one flow.")],
     out: Annotated[Path, typer.Option(help="Where to write the flow.")],
     home: Home = Path(),
     within_s: Annotated[
@@ -74,10 +74,10 @@ def draft(
     number: Annotated[int, typer.Option(help="Tell flows with the very same legs apart.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:
-    """Give legs their times, and write the flow that every payer opens."""
+    """Give legs their times, and write the one flow that every payer opens."""
     settings = config.load(home.resolve())
     spec = network.load(settings.network_file)
-    wanted = read_legs(spec, _json(legs), str(legs))
+    wanted = [leg for path in legs for leg in read_legs(spec, _json(path), str(path))]
     now = max((head_time(settings, chain) for chain in {leg.chain for leg in wanted}), default=0)
     arm_by = now + deposits_s if any(leg.deposit for leg in wanted) else 0
     terms = Terms(_epoch(settings, spec), number, arm_by, now + within_s)

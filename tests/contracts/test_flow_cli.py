@@ -358,6 +358,8 @@ def test_positions_at_two_venues_are_reduced_by_one_flow(home: Home) -> None:
     assert [row["market"] for row in made["legs"]] == ["ETH-USD", "ETH-USD"]
     closes = [row["amount"] for row in made["legs"]]
     assert abs(closes[0] * 4 - closes[1] * 10) < 10  # the same share of what is open
+    both = home.run("flow", "draft", str(legs), str(home.folder / "legs.json"), "--out", out)
+    assert [leg["amount"] for leg in both["legs"]] == [*closes, 100, 70]  # and payments with it
     drafted = home.run("flow", "draft", str(legs), "--out", out)
     assert [leg["market"] for leg in drafted["legs"]] == ["ETH-USD", "ETH-USD"]
     home.run("flow", "open", out, "--key", key)
