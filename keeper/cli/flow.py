@@ -1,4 +1,4 @@
-"""`keeper flow plan | reduce | draft | open | lock | status | trace | pay`: flows over chains.
+"""`keeper flow plan | reduce | draft | open | lock | status | trace | pay | escape`.
 
     plan    offers.json ─▶ the best route now ─▶ legs.json (keeper/cli/flow_plan.py)
     reduce  an account's positions at all venues ─▶ legs.json (keeper/cli/flow_reduce.py)
@@ -8,6 +8,7 @@
     status  every flow of the newest certified cut: legs, outcome, what each chain has taken
     trace   one flow: its legs, then every outcome this node holds
     pay     send settled legs and lost deposits to whom they belong; anyone may
+    escape  take legs back when no outcome came for days
 
 Nobody has to announce a flow: keepers see its legs, and decide when they are the whole flow.
 """
@@ -25,13 +26,13 @@ from keeper.cli.onchain import ask, head_time, read_secret, send
 from keeper.cli.output import JsonFlag, print_json, print_rows, print_table
 from keeper.contracts import encode_call
 from keeper.devnet.wallet import Send
-from keeper.errors import ConfigError
+from keeper.errors import ConfigError, LocalError
 from keeper.keys import address_of
 from keeper.network import NetworkSpec
 from keeper.settle.flow import FlowState
 from keeper.settle.payments import payments
 from keeper.settle.terms import MAX_WAIT_S, make_flow, plain_flow, read_flow, read_legs
-from keeper.units import symbol_text
+from keeper.units import ChainId, symbol_text
 from keeper.venue import escrow
 from keeper.venue.escrow import LOCKED, NOWHERE, PLEDGED, Flow, Leg, Terms
 
@@ -43,6 +44,8 @@ app.command("reduce")(flow_reduce.reduce)
 Home = Annotated[Path, typer.Option(help="The node's home.")]
 File = Annotated[Path, typer.Argument(help="flow.json, the same file for every payer.")]
 OUTCOMES = ("waiting", "commit", "abort")
+HELD = (PLEDGED, LOCKED)
+GAS = 600_000
 
 
 def _epoch(settings: config.Config, spec: NetworkSpec) -> int:
@@ -140,7 +143,7 @@ def _enter(settings: config.Config, flow: Flow, secret: bytes, function: str) ->
             continue
         due = (leg.due if wanted == LOCKED else 0) + (0 if stage else leg.deposit)
         enter = encode_call("Escrow", function, *flow.entry(index))
-        calls = [Send(leg.escrow, enter, gas=600_000)]
+        calls = [Send(leg.escrow, enter, gas=GAS)]
         if due:
             approve = encode_call("DevToken", "approve", leg.escrow, due)
             calls.insert(0, Send(leg.token, approve, gas=200_000))
@@ -302,10 +305,40 @@ def pay(
     state = load_state(home)
     flow, secret = _find(state, name), read_secret(key)
     settings = config.load(home.resolve())
-    sent: list[str] = []
+    sent, refused = list[str](), list[tuple[ChainId, str]]()
     for call in payments(state.spec, state.tables, flow["flow"]):
-        sent += send(settings, call.chain, secret, [Send(call.to, call.data)])
+        try:
+            sent += send(settings, call.chain, secret, [Send(call.to, call.data, gas=GAS)])
+        except LocalError as error:  # one that nobody can be paid keeps nobody else waiting
+            refused.append((call.chain, str(error)))
     if as_json:
-        print_json({"flow": flow["flow"], "transactions": sent})
-        return
-    print_table(("transaction",), [(one,) for one in sent], "Sent")
+        rows = [{"chain": chain, "error": error} for chain, error in refused]
+        print_json({"flow": flow["flow"], "transactions": sent, "refused": rows})
+    else:
+        print_table(("transaction",), [(one,) for one in sent], "Sent")
+        if refused:
+            print_table(("chain", "why"), refused, "Refused")
+    if refused:
+        raise typer.Exit(1)
+
+
+@app.command()
+def escape(
+    file: File,
+    key: Annotated[Path, typer.Option(help="The payer's key file.")],
+    home: Home = Path(),
+    as_json: JsonFlag = False,
+) -> None:
+    """Take a payer's legs back when no outcome came for days: for a quorum that is lost for good.
+
+    An escrow refuses it before, and where there is an outcome. It trades atomicity away: an outcome
+    that comes after all finds these legs gone.
+    """
+    settings = config.load(home.resolve())
+    flow = read_flow(network.load(settings.network_file), _json(file), str(file))
+    secret, sent = read_secret(key), list[str]()
+    for leg in flow.legs:
+        if leg.payer == address_of(secret) and _stage(settings, flow, leg.index) in HELD:
+            data = encode_call("Escrow", "escape", flow.id, leg.struct)
+            sent += send(settings, leg.chain, secret, [Send(leg.escrow, data, gas=GAS)])
+    _print_flow(flow, sent, as_json)

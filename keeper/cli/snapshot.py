@@ -1,4 +1,4 @@
-"""`keeper snapshot`: look at certified views, prove an account, check a proof offline."""
+"""`keeper snapshot`: look at certified views, prove an account, check a proof, bring decisions."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from keeper import config
+from keeper.cli import bring
 from keeper.cli.output import JsonFlag, console, print_json, print_rows
 from keeper.cli.status import fetch
 from keeper.errors import ConfigError
@@ -18,6 +19,7 @@ from p2p.frost.aggregate import Signature, verify_signature
 from p2p.frost.suite import TR
 
 app = typer.Typer(no_args_is_help=True, help="Certified margin snapshots.")
+app.command("bring")(bring.bring)
 
 Home = Annotated[Path, typer.Option(help="The node's home.")]
 

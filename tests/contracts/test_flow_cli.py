@@ -10,10 +10,12 @@ import pytest
 from typer.testing import CliRunner
 
 from keeper.cli import account
+from keeper.cli import bring as cli_bring
 from keeper.cli import flow as cli_flow
 from keeper.cli import flow_plan as cli_plan
 from keeper.cli import flow_reduce as cli_reduce
 from keeper.cli import intent as cli_intent
+from keeper.cli import intent_signed as cli_signed
 from keeper.cli.main import app
 from keeper.devnet.wallet import Send
 from keeper.errors import ConfigError
@@ -128,8 +130,9 @@ def home(deployed: list[World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
         monkeypatch.setattr(account, "_tables", tables)
         monkeypatch.setattr("keeper.config.load", lambda _: made)
-        for module in (cli_flow, cli_intent):
+        for module in (cli_flow, cli_intent, cli_signed, cli_bring):
             monkeypatch.setattr(module, "send", send)
+        for module in (cli_flow, cli_intent, cli_signed):
             monkeypatch.setattr(module, "ask", ask)
             monkeypatch.setattr(module, "head_time", lambda *_: made.net.worlds[0].now)
         for module in (cli_plan, cli_reduce):
