@@ -48,11 +48,8 @@ def reducible(network: NetworkSpec, legs: Iterable[Leg]) -> list[Leg]:
         chain.id: chain.contract("Perps") for chain in network.chains if chain.contract("Escrow")
     }
     found = (leg for leg in legs if leg.kind is LegKind.PERP and leg.size)
-    return sorted((leg for leg in found if venues.get(leg.chain) == leg.venue), key=_key)
-
-
-def _key(leg: Leg) -> tuple[int, bytes, bytes, int]:
-    return leg.key
+    there = (leg for leg in found if venues.get(leg.chain) == leg.venue)
+    return sorted(there, key=lambda leg: leg.key)
 
 
 def plan(
