@@ -9,8 +9,8 @@ order names, so another recipient, token, chain, amount or deadline is no fill. 
 from final blocks, and a settler refuses fills after the deadline, so they exclude each other for
 ever and this rule needs no state. Orders for a chain or a settler that this network does not have,
 or that give a token its descriptor does not name, are left to the settler's own escape: members
-bring every answer at their own cost, and a stranger's token could make that any cost. Source:
-docs/flows.md.
+bring every answer at their own cost, and a stranger's token could make that any cost. What a chain
+says that broke its own finality is no answer until governance lifts that. Source: docs/flows.md.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,9 @@ from dataclasses import dataclass
 
 from keeper.intent.order import filled_event, unfilled_event, word
 from keeper.leaves import attestation_leaf
+from keeper.margin.breaker import Action
 from keeper.snapshot.decisions import Context, Decision
+from keeper.snapshot.gates import stopped
 from keeper.units import ChainId
 from keeper.venue.intents import OpenOrder, fills, orders
 from keeper.venue.records import address
@@ -64,7 +66,8 @@ def _due(context: Context) -> Iterator[Decision]:
     """Yield what can be said of every open order, by origin and id."""
     delivered: dict[ChainId, Fills] = {}
     for spec in context.network.chains:
-        if spec.id in context.tables and spec.id in context.cut:
+        cursed = stopped(context, Action.SIGN, spec.id)
+        if spec.id in context.tables and spec.id in context.cut and not cursed:
             delivered[spec.id] = fills(spec, context.tables[spec.id])
     for spec in context.network.chains:
         if spec.id not in delivered:

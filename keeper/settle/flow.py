@@ -15,8 +15,9 @@ locked is late: its deposit goes to those who have. An outcome stays in the stat
 that holds a leg has shown it; from then on the tables themselves say it, so it can never change. It
 is sealed again while a chain has not taken it, also by a later committee: a chain that was cut off
 for a day gets the same outcome. A flow that reduces positions also needs room within governance's
-limit (keeper/settle/reductions.py); if there is none until the time to lock is over, it aborts.
-Sources: Herlihy, Liskov, Shrira (1905.09743), docs/flows.md.
+limit (keeper/settle/reductions.py), and none commits on the word of a chain that broke its own
+finality; if that lasts until the time to lock is over, the flow aborts, which is safe whatever
+such a chain says later. Sources: Herlihy, Liskov, Shrira (1905.09743), docs/flows.md.
 """
 
 from collections.abc import Iterable
@@ -26,8 +27,10 @@ import msgpack
 
 from keeper.hashing import keccak
 from keeper.leaves import flow_outcome_leaf
+from keeper.margin.breaker import Action
 from keeper.settle.reductions import Windows, possible, running, take
 from keeper.snapshot.decisions import Context, Decision
+from keeper.snapshot.gates import stopped
 from keeper.units import ChainId
 from keeper.venue.escrow import LOCKED, Leg, Prepared, Terms, outcomes, prepared
 
@@ -171,10 +174,16 @@ def _passed(context: Context, chains: Iterable[ChainId], until: int) -> bool:
 
 
 def limited(context: Context, row: FlowRow, one: Locked, windows: Windows) -> FlowRow | None:
-    """Return a flow's outcome within governance's limits, or None while it waits for room."""
-    if row.outcome == ABORT or one.settled or take(context, windows, one.agreed):
+    """Return a flow's outcome, or None while it waits to commit.
+
+    It waits while a chain of it is cursed, and while governance's limit has no room.
+    """
+    chains = {leg.chain for leg in one.agreed}
+    cursed = any(stopped(context, Action.SIGN, chain) for chain in chains)
+    if row.outcome == ABORT or one.settled or (not cursed and take(context, windows, one.agreed)):
         return row
-    late = _passed(context, {leg.chain for leg in one.agreed}, one.terms.lock_by)
+    stalled = context.now_ms > (one.terms.lock_by + STALL_S) * 1000
+    late = stalled or _passed(context, chains, one.terms.lock_by)
     return FlowRow(row.flow, ABORT) if late else None
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from keeper.hashing import keccak
+from keeper.margin.breaker import Level
 from keeper.settle.flow import ABORT, COMMIT, STALL_S, FlowRule, FlowState
 from keeper.settle.payments import payments
 from keeper.snapshot.decisions import Decision
@@ -409,6 +410,35 @@ def test_a_leg_that_comes_again_after_a_reorg_commits(net: Net) -> None:
         net.mine()
         net.view()
     flow.prepare(1)
+    flow.finish()
+    assert flow.result() == {"paid"}
+
+
+def test_nothing_commits_on_the_word_of_a_chain_that_broke_its_finality(net: Net) -> None:
+    flow, other = Flow(net, TWO), Flow(net, ((0, "alice", "bob", 5), (2, "bob", "alice", 4)))
+    net.curse(1)
+    for index in range(2):
+        flow.prepare(index)
+        other.prepare(index)
+    net.settle_down()
+    assert {d.fields[0] for d in net.decided} == {other.id}  # a flow over sound chains goes on
+    net.mine(LAG + 1, LOCK_S)
+    net.mine(LAG + 1)
+    net.view()
+    assert {d.fields[1] for d in net.decided if d.fields[0] == flow.id} == {ABORT}
+    flow.finish()
+    other.finish()
+    assert flow.outcome(0) == flow.outcome(1) == ABORT
+
+
+def test_a_flow_commits_when_governance_lifts_a_curse_in_time(net: Net) -> None:
+    flow = Flow(net, TWO)
+    net.curse(1)
+    for index in range(2):
+        flow.prepare(index)
+    net.settle_down()
+    assert net.decided == []
+    net.curse(1, Level.CLOSED)
     flow.finish()
     assert flow.result() == {"paid"}
 

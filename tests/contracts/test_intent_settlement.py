@@ -9,6 +9,7 @@ from eth_account import Account
 
 from keeper.hashing import keccak
 from keeper.intent.order import GaslessOrder, OnchainOrder, Order, ResolvedOrder, resolve, word
+from keeper.margin.breaker import Level
 from keeper.settle.attest import MAX_PER_VIEW
 from keeper.venue.intents import orders
 from tests.support.contracts import NETWORK, Reverted, World
@@ -90,6 +91,16 @@ def test_a_filled_order_pays_the_filler_once(net: Net) -> None:
     net.day()
     assert net.view() == ()
     assert net.conserved()
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_chain_that_broke_its_finality_answers_nothing(net: Net, at: int) -> None:
+    resolved = opened(net, wanted(net))
+    fill(net, resolved)
+    net.curse(at)
+    assert net.view() == ()
+    net.curse(at, Level.CLOSED)
+    assert bring_all(net) == ["Filled"]
 
 
 def test_a_signed_order_is_filled_and_paid_like_any_other(net: Net) -> None:

@@ -10,11 +10,12 @@ Nothing is modelled: contracts run as bytecode, decisions come out of the snapsh
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from keeper.hashing import keccak
 from keeper.leaves import header_leaf
+from keeper.margin.breaker import Action, Level, chain_scope
 from keeper.merkle import merkle_proof, merkle_root
 from keeper.network import ChainSpec, Feed, NetworkSpec, Token
 from keeper.observe.observation import NextKey, ObservationBody, SeenHead, SeenPrice
@@ -25,6 +26,7 @@ from keeper.settle.flow import FlowRule
 from keeper.snapshot.book import Book
 from keeper.snapshot.decisions import CutBlock, Decision, DecisionRule, Observed
 from keeper.snapshot.derive import Lacking, Setting, Snapshot, derive, genesis
+from keeper.snapshot.gates import GRADED
 from keeper.units import ChainId, symbol
 from keeper.venue.calls import bring
 from keeper.venue.port import Call
@@ -46,6 +48,8 @@ LAG = 2
 ESCAPE = 1_000_000
 PURSE = 1_000
 FIRST = 41_001
+BREAKER = b"\x0c" * 20
+"""Only its records count here."""
 DAY_S = 86_400
 TICKS_A_DAY = DAY_S * 2
 ACTORS = ("alice", "bob", "carol", "dave")
@@ -161,6 +165,17 @@ class Net:
         for world in self.worlds:
             world.mine(0, max(0, spent - min(blocks, LAG + 1)))
         self.tick += 2 * spent
+
+    def curse(self, at: int, level: Level = Level.CURSED) -> None:
+        """Let a chain's breaker show that it broke its own finality, or that this is lifted."""
+        chains = list(self.spec.chains)
+        contracts = dict(chains[at].contracts) | {"Breaker": BREAKER}
+        chains[at] = replace(chains[at], contracts=tuple(sorted(contracts.items())))
+        self.spec = replace(self.spec, chains=tuple(chains))
+        scope, action = chain_scope(chains[at].id), int(Action.SIGN).to_bytes(32, "big")
+        data = b"".join(number.to_bytes(32, "big") for number in (int(level), 1, 0))
+        self.tables[at] = self.tables[at].apply([Log(BREAKER, (GRADED, scope, action), data)])
+        self.mine(LAG + 1)
 
     def day(self) -> None:
         """Let a day pass on every chain, with some blocks in it that make all before final."""
