@@ -5,7 +5,7 @@
 
 It bids for nothing: its steps move the keeper's own funds over bridges. In flight counted, an order
 is placed once and not again in every view until it arrives. What its own moves take from a place or
-bring there is no demand: forecasts that counted it would chase themselves.
+bring there, or give back, is no demand: forecasts that counted it would chase themselves.
 """
 
 import hashlib
@@ -112,7 +112,7 @@ class Routing:
     def _levels(self, key: Key, demand: Demand, view: MarketView) -> Levels:
         lanes = [lane for lane in self._lanes(view) if (lane.destination, lane.asset) == key]
         lead = min((lane.p95_ms for lane in lanes), default=0)
-        fixed = min((lane.fee_fixed for lane in lanes), default=0)
+        fixed = min((lane.fee_fixed + lane.coin_cost for lane in lanes), default=0)
         found = levels(demand, lead, fixed, self.config.holding_ppm_per_day)
         lift = max(self.config.floor - found.low, 0)
         return Levels(found.low + lift, found.high + lift)
@@ -139,7 +139,7 @@ class Routing:
             amount = min(ceil_div((wanted + lane.fee_fixed) * PPM, PPM - lane.fee_ppm), free)
             if lane.fee_ppm >= PPM or amount <= lane.fee_fixed:
                 continue
-            cost = ceil_div(amount * lane.fee_ppm, PPM) + lane.fee_fixed
+            cost = ceil_div(amount * lane.fee_ppm, PPM) + lane.fee_fixed + lane.coin_cost
             rate = ceil_div(cost * PPM, amount)
             if rate > self.config.max_cost_ppm:
                 continue
@@ -180,6 +180,7 @@ class Routing:
             if row is not None:
                 arrived = max(int(before.in_flight) - int(row.in_flight), 0)
                 out = int(before.held) + arrived - int(row.available) - moved.get(key, 0)
+                out += int(row.undone)
                 known = Demand(int(before.mean), int(before.deviation))
                 span = view.now_ms - memory.now_ms
                 demand[key] = known.after(out, span, self.config.weight_ppm)

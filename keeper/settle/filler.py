@@ -183,15 +183,19 @@ class Filler:
                 data = calldata("balanceOf", ("address",), (self._account,))
                 raw = await port.call(token.address, data, head.ref)
                 held = int.from_bytes(raw[:BALANCE_BYTES], "big")
-                leaving = sum(
-                    one.order.output_amount
-                    for one in self._busy.values()
-                    if (one.open.destination, one.asked) == (chain, token.asset)
-                )
+                leaving = self.promised().get((chain, token.asset), 0)
                 most = (1 << 127) - 1
                 available, reserved = api.Wide(min(held, most)), api.Wide(min(leaving, most))
                 rows.append(api.Holding(chain, token.asset, available, api.Wide(0), reserved))
         return tuple(rows)
+
+    def promised(self) -> dict[tuple[ChainId, bytes], int]:
+        """Return what deliveries under way are about to take, by chain and asset."""
+        found: dict[tuple[ChainId, bytes], int] = {}
+        for one in self._busy.values():
+            place = one.open.destination, one.asked
+            found[place] = found.get(place, 0) + one.order.output_amount
+        return found
 
     async def _deliver(self, one: Deliverable, snapshot: Snapshot) -> None:
         """Approve and fill; deliveries of one token wait for each other, as approvals must."""

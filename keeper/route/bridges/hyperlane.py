@@ -104,6 +104,11 @@ class Hyperlane:
         """Return the router on the origin."""
         return self._ends[crossing.origin].router
 
+    def tokens(self, crossing: Crossing) -> tuple[bytes, bytes]:
+        """Return the collateral of each end; a router that mints and burns is its own token."""
+        here, there = self._pair(crossing)
+        return here.token or here.router, there.token or there.router
+
     def quote_reads(self, crossing: Crossing) -> tuple[Read, ...]:
         """Return fee, both routers' remote ends, who checks on arrival, and the collateral."""
         here, there = self._pair(crossing)
@@ -197,6 +202,11 @@ class Hyperlane:
         except (ValueError, IndexError):
             return Stage.SENT
         return Stage.ARRIVED if done else Stage.SENT
+
+    def witnesses(self, transfer: Transfer) -> tuple[bytes, ...]:
+        """Return mailbox and router of the destination."""
+        there = self._ends[transfer.crossing.destination]
+        return there.mailbox, there.router
 
     def delivery(self, transfer: Transfer, logs: Sequence[Log]) -> Delivery | None:
         """Return the transaction that processed the message and paid the recipient the amount."""
