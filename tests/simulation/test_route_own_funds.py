@@ -274,6 +274,27 @@ async def test_a_kill_at_every_step_sends_nothing_twice(tmp_path: Path) -> None:
     assert names.index("after wanted") < names.index("before Planned"), "on disk before it is sent"
 
 
+class Forgetful(FusedBook):
+    """The control: it remembers nothing over a restart."""
+
+    def all(self) -> list[Shipment]:
+        return []
+
+
+async def test_without_its_book_a_node_sends_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, clock = short(), Clock()
+    async with life(world, tmp_path, clock) as node:
+        while not await world.dispatched(HOME):
+            await node.round(clock)
+    monkeypatch.setattr(f"{__name__}.FusedBook", Forgetful)
+    async with life(world, tmp_path, clock) as node:
+        for _ in range(4):
+            await node.round(clock)
+    assert len(await world.dispatched(HOME)) == 2
+
+
 async def test_what_an_origins_reorganisation_takes_back_is_not_in_flight(tmp_path: Path) -> None:
     world, clock = short(), Clock()
     async with life(world, tmp_path, clock) as node:
