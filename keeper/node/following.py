@@ -27,7 +27,16 @@ from keeper.metrics import Metrics
 from keeper.route.bridges.port import Bridge, Read, Stage, Transfer
 from keeper.route.reader import read_all, read_heads
 from keeper.route.shipment_book import ShipmentBook
-from keeper.route.shipments import Facts, Place, Shipment, advance, transfer_of, trouble, undone
+from keeper.route.shipments import (
+    Facts,
+    Place,
+    Shipment,
+    State,
+    advance,
+    transfer_of,
+    trouble,
+    undone,
+)
 from keeper.units import BlockNumber, ChainId, symbol_text
 from keeper.venue.abi import calldata
 
@@ -137,7 +146,7 @@ class Follower:
         """
         for one in self._kept.values():
             if one.open and one.told and self._bridge(one) is bridge:
-                return f"the transfer {one.id.hex()[:16]} over it is late, or not as it should be"
+                return f"shipment {one.id.hex()[:16]} over it is late, or not as it should be"
         return ""
 
     def news(self) -> dict[Place, int]:
@@ -286,7 +295,7 @@ class Follower:
         transfers: Mapping[bytes, Transfer | None],
         now_ms: int,
     ) -> None:
-        changed, troubles = [], {}
+        changed, troubles = self._written_off(now_ms), dict[bytes, str]()
         for one in going:
             after = advance(one, facts[one.id], transfers[one.id], now_ms)
             text = self._trouble(after, facts[one.id], now_ms)
@@ -300,8 +309,7 @@ class Follower:
                 self._tell(after)
             if after != one:
                 changed.append(after)
-                for place, amount in undone(one, after).items():
-                    self._undone[place] = self._undone.get(place, 0) + amount
+                self._undo(one, after)
         if changed:
             await trio.to_thread.run_sync(lambda: self._book.put(*changed))
             self._kept |= {one.id: one for one in changed}
@@ -309,6 +317,19 @@ class Follower:
         self._troubles = troubles
         self._open.set(sum(one.open for one in self._kept.values()))
         self._late.set(len(troubles))
+
+    def _written_off(self, now_ms: int) -> list[Shipment]:
+        """Return what the operator wrote off while this node stood still, ended now."""
+        found = []
+        for one in self._kept.values():
+            if one.state is State.FORGOTTEN and one.ended_ms == 0:
+                found.append(replace(one, ended_ms=now_ms))
+                self._undo(one, one)
+        return found
+
+    def _undo(self, before: Shipment, after: Shipment) -> None:
+        for place, amount in undone(before, after).items():
+            self._undone[place] = self._undone.get(place, 0) + amount
 
     def _trouble(self, one: Shipment, facts: Facts, now_ms: int) -> str:
         if one.open and self._bridge(one) is None:
@@ -322,7 +343,7 @@ class Follower:
         self._places.pop(one.id, None)
         self._searches.pop(one.id, None)
         self._ended.labels(one.state.value).inc()
-        say = log.info if one.state.value == "arrived" else log.warning
+        say = log.info if one.state is State.ARRIVED else log.warning
         say("shipment", state=one.state.value, **_named(one))
 
     def _forget(self, now_ms: int) -> None:

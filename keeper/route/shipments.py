@@ -3,7 +3,8 @@
     WANTED ──▶ SENT ──▶ ARRIVED          stored states say only what final blocks say, so that
       │          └────▶ RETURNED         a reorganisation has nothing to take back
       ▼
-    DROPPED    never planned, or its transaction is closed and did nothing
+    DROPPED    never planned, or its transaction is closed and moved nothing
+    FORGOTTEN  written off by the operator, from WANTED or SENT
 
 A shipment is on disk before anything of it is sent, and the executor's task has a key made of its
 id: after a crash the task says what became of it, and a shipment without one was never sent. What
@@ -39,6 +40,7 @@ class State(StrEnum):
     ARRIVED = "arrived"
     RETURNED = "returned"
     DROPPED = "dropped"
+    FORGOTTEN = "forgotten"
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +256,8 @@ def stocks(
 
 def undone(before: Shipment, after: Shipment) -> dict[Place, int]:
     """Return what a change gave back, by place; negative: what will not come any more."""
+    if after.state is State.FORGOTTEN:
+        return {before.destination: -before.arrives}
     if not before.open or after.state not in (State.DROPPED, State.RETURNED):
         return {}
     return {before.origin: before.amount, before.destination: -before.arrives}

@@ -5,6 +5,7 @@
 The chains, the adapter, the executor and the store are those of the node; the contracts are Python.
 """
 
+import json
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,9 +15,12 @@ from typing import Any
 import pytest
 import trio
 import trio.lowlevel
+from typer.testing import CliRunner
 
+from keeper import config
 from keeper.chain.port import Chain
 from keeper.chain.simulated import Reverted
+from keeper.cli.route import app
 from keeper.config import RoutingLimits
 from keeper.devnet.chains import mnemonic_key
 from keeper.errors import RemoteFault
@@ -370,6 +374,43 @@ async def test_a_bridge_that_is_not_as_known_is_never_used(tmp_path: Path) -> No
         world.fault = False
         await node.round(clock)
         assert node.shipments, "the control: as it should be, it is used"
+
+
+def command(home: Path, *words: str) -> Any:
+    found = CliRunner().invoke(app, [*words, "--home", str(home), "--json"])
+    assert found.exit_code == 0, found.exception
+    return json.loads(found.output)
+
+
+async def test_an_operator_can_write_off_what_will_never_end(tmp_path: Path) -> None:
+    world, clock = short(), Clock()
+    text = config.render(
+        mode="live", password_file="", p2p_port=0, bootstrap=(), http_port=1,
+        endpoints={HOME: ("http://x",)},
+    )  # fmt: skip
+    (tmp_path / "keeper.toml").write_text(text)
+    async with life(world, tmp_path, clock) as node:
+        for _ in range(4):
+            await node.round(clock)
+        name = node.shipments[0].id.hex()
+    refused = CliRunner().invoke(app, ["forget", name, "--home", str(tmp_path)])
+    assert "and not late" in str(refused.exception)
+    async with life(world, tmp_path, clock) as node:
+        await node.round(clock, seconds=300)
+    (row,) = command(tmp_path, "shipments", "--open")
+    assert (row["state"], row["late"], row["shipment"]) == ("sent", True, name)
+    assert command(tmp_path, "forget", name[:8])["state"] == "forgotten"
+    assert command(tmp_path, "shipments", "--open") == []
+    assert "forgotten" in CliRunner().invoke(app, ["shipments", "--home", str(tmp_path)]).output
+    assert "0 shipments" in str(CliRunner().invoke(
+        app, ["forget", "ffff", "--home", str(tmp_path)]
+    ).exception)  # fmt: skip
+    async with life(world, tmp_path, clock) as node:
+        await node.round(clock)
+        assert int(node.stock(AWAY).undone) == -FLOOR, "what will not come is no demand"
+        assert (node.policy.acts, len(node.policy.views[-1].bridges)) == (1, 2)
+        await node.round(clock)
+        assert int(node.stock(AWAY).undone) == 0
 
 
 @pytest.mark.parametrize("sin", ["divert", "unpaid"])
