@@ -139,6 +139,14 @@ class Follower:
         """Nothing more will be brought for a shipment: from now on its task is what counts."""
         self._sending.discard(one.id)
 
+    def leaving(self) -> dict[Place, int]:
+        """Return what is about to leave places, and is still in their balances."""
+        found: dict[Place, int] = {}
+        for one in self._kept.values():
+            if one.open and one.left_ms == 0:
+                found[one.origin] = found.get(one.origin, 0) + one.amount
+        return found
+
     def doubt(self, bridge: Bridge) -> str:
         """Return why nothing more should go over a bridge: a transfer that is late, or wrong.
 

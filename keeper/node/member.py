@@ -117,6 +117,8 @@ class MemberWork:
         promised = dict if self.filler is None else self.filler.promised
         traffic = self.couriers.traffic
         self.routing = routing_of(parts, config, setting, self.trader.costs, promised, traffic)
+        if self.filler is not None and self.routing is not None:
+            self.filler.spoken_for = self.routing.follower.leaving
         self.carrier = Carrier(
             parts.network,
             parts.archive,

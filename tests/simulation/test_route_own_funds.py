@@ -214,12 +214,14 @@ async def test_a_place_that_runs_short_is_filled_once(tmp_path: Path) -> None:
         await node.round(clock)
         (one,) = node.shipments
         assert (one.state, one.amount) == (State.WANTED, FLOOR)
+        assert node.router.follower.leaving() == {(HOME, USDC): FLOOR}, "nobody else may spend it"
         for _ in range(6):
             await node.round(clock)
             home, away = node.stock(HOME), node.stock(AWAY)
             assert (home.available, away.in_flight) == (700 * USD, FLOOR), "counted once, always"
         (one,) = node.shipments
         assert (one.state, one.left_ms > 0) == (State.SENT, True)
+        assert node.router.follower.leaving() == {}
         assert len(await world.dispatched(HOME)) == 1
         assert node.policy.acts == 1
         await world.deliver()

@@ -1,6 +1,8 @@
 """What a routing policy may do: one test shows that each limit bites, and what passes them all."""
 
-from dataclasses import replace
+import re
+import tomllib
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from keeper.route.permits import MOST_DECIDED, Board, Permit, Price, Quoted, per
 from keeper.route.shipments import REST_MS, Shipment, State
 from keeper.route.traffic import lane_now, seen_of
 from keeper.units import ChainId
+from policies.routing import RoutingConfig
 from tests.support.warp_world import AWAY, ENDS, HOME, USDC, WarpWorld
 
 ME, USD, NOW = b"\x0c" * 20, 10**6, 10**9
@@ -160,3 +163,13 @@ def test_limits_are_read_and_checked(tmp_path: Path) -> None:
                 "other = 1", 'cost_ppm = "7"', "coin_wei = -1", "transfers = true"):  # fmt: skip
         with pytest.raises(ConfigError):
             read(f"[routing]\n{bad}\n")
+
+
+def test_the_pages_section_is_what_a_node_reads() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "routing.md").read_text()
+    found = [tomllib.loads(text) for text in re.findall(r"```toml\n(.*?)```", page, re.DOTALL)]
+    (section,) = [row for row in found if "routing" in row]
+    assert section["routing"].keys() == {one.name for one in fields(RoutingLimits)}
+    assert RoutingLimits(**section["routing"]) == RoutingLimits()
+    assert set(section["policies"]) == set(section["policy"]) <= config.KINDS
+    RoutingConfig(**section["policy"]["routing"])
