@@ -118,13 +118,13 @@ class Routing:
         return Levels(found.low + lift, found.high + lift)
 
     def _lanes(self, view: MarketView) -> list[BridgeQuote]:
+        """Return the lanes to count on; one that is full now still says how long it takes."""
         stopped = {row.scope for row in view.breakers if row.level >= 2}
         return [
             lane
             for lane in view.bridges
             if lane.p95_ms <= self.config.deadline_ms
             and lane.security <= self.config.max_security
-            and lane.capacity > lane.fee_fixed
             and bytes(32) not in stopped
             and lane.bridge.ljust(32, b"\0") not in stopped
         ]

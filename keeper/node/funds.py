@@ -4,7 +4,7 @@ Only lanes between tokens that the network's descriptor names are own lanes: wha
 else is no token that the filling policy, a bid or a repayment could spend.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import structlog
@@ -43,6 +43,16 @@ def own_lanes(network: NetworkSpec, bridges: Sequence[Bridge]) -> list[tuple[Bri
                 continue
             log.warning("lane_not_used", bridge=bridge.name, why=why, **named(crossing))
     return found
+
+
+def decimals_of(network: NetworkSpec, places: Collection[Place]) -> dict[bytes, int]:
+    """Return the decimals of each asset that counts in the same units at all own places."""
+    found: dict[bytes, set[int]] = {}
+    for spec in network.chains:
+        for token in spec.tokens:
+            if (spec.id, token.asset) in places:
+                found.setdefault(token.asset, set()).add(token.decimals)
+    return {asset: next(iter(units)) for asset, units in found.items() if len(units) == 1}
 
 
 def _chains_of(crossing: Crossing) -> tuple[ChainId, ChainId]:
@@ -86,8 +96,8 @@ def holding(place: Place, one: Stock, undone: int) -> api.Holding:
     )
 
 
-def quote_row(one: Quoted) -> api.BridgeQuote:
-    """Return a lane as a policy sees it."""
+def quote_row(one: Quoted, most: int) -> api.BridgeQuote:
+    """Return a lane as a policy sees it: `most` is what may go over it now."""
     lane = one.lane
     return api.BridgeQuote(
         lane.bridge,
@@ -99,7 +109,7 @@ def quote_row(one: Quoted) -> api.BridgeQuote:
         lane.p50_ms,
         lane.p95_ms,
         lane.security.value,
-        _wide(lane.room),
+        _wide(most),
         min(one.coin_cost, _MOST_PLAIN),
     )
 

@@ -31,7 +31,7 @@ from keeper.node.market import Costs, market_view
 from keeper.node.parts import Parts
 from keeper.route.bridges.port import Bridge, Crossing, Send
 from keeper.route.bridges.settings import routes_of
-from keeper.route.permits import Board, Permit, Price, Quoted, permit
+from keeper.route.permits import Board, Permit, Price, Quoted, permit, room
 from keeper.route.reader import read_terms
 from keeper.route.shipment_book import ShipmentBook
 from keeper.route.shipments import Place, Shipment, busy, stocks
@@ -99,6 +99,9 @@ class RoutingWork:
         self._promised, self._traffic = promised, traffic
         self._clock, self._round_s = clock, round_s
         self._lanes = tuple(funds.own_lanes(network, bridges))
+        if not self._lanes:
+            remedy = "add [bridges.NAME] to keeper.toml; docs/routing.md shows a section"
+            log.warning("routing_has_no_lanes", remedy=remedy)
         tokens = {
             (chain, crossing.asset): token
             for bridge, crossing in self._lanes
@@ -106,12 +109,11 @@ class RoutingWork:
                 (crossing.origin, crossing.destination), bridge.tokens(crossing), strict=True
             )
         }
-        self._decimals = {
-            token.asset: token.decimals for spec in network.chains for token in spec.tokens
-        }
+        self._decimals = funds.decimals_of(network, tokens)
         self.follower = Follower(executor, chains, bridges, account, limits, book, tokens, metrics)
         self._newest: Snapshot | None = None
         self._told: set[bytes] = set()
+        self._unsent: set[bytes] = set()
         self._refused = metrics.counter(
             "keeper_routing_refused_total", "Acts of the routing policy that were not permitted."
         )
@@ -139,20 +141,26 @@ class RoutingWork:
         prices = self._prices(shown)
         quotes = await self._quotes(shown, prices, look, now_ms)
         stopped = funds.stops(shown)
-        outcome = await self._policy.decide(self._view(shown, quotes, look, stopped))
-        refused: set[bytes] = set()
+        board = self._board(prices, quotes, look, stopped, now_ms)
+        outcome = await self._policy.decide(self._view(shown, board, look))
+        refused, unsent = set[bytes](), set[bytes]()
         acts = [one for one in outcome.decisions if isinstance(one, api.Act)]
         for act in acts[:MOST_ACTS]:
             board = self._board(prices, quotes, look, stopped, now_ms)
             found = self._judged(board, shown.view, act)
-            if isinstance(found, Permit):
-                await self._begin(found, nursery)
+            if isinstance(found, Permit) and self._executor.mode is Mode.LIVE:
+                await self.follower.begin(found.shipment)
+                nursery.start_soon(self._send, found)
+            elif isinstance(found, Permit):
+                unsent.add(act.task)
+                if act.task not in self._unsent:
+                    await self._rehearse(found)
             else:
                 refused.add(act.task)
                 self._refused.inc()
                 if act.task not in self._told:
                     log.warning("routing_act_refused", task=act.task.hex()[:128], error=found)
-        self._told = refused
+        self._told, self._unsent = refused, unsent
 
     # what a policy is shown, and what its acts are judged by
 
@@ -187,15 +195,8 @@ class RoutingWork:
             if self._decimals.get(row.market) == row.decimals
         }
 
-    def _view(
-        self,
-        shown: api.MarketView,
-        quotes: Mapping[tuple[bytes, Crossing], Quoted],
-        look: Look,
-        stopped: Callable[[Quoted], bool],
-    ) -> api.MarketView:
-        known = self.follower.shipments
-        rows = stocks(look.balances, known, look.facts, self._promised())
+    def _view(self, shown: api.MarketView, board: Board, look: Look) -> api.MarketView:
+        rows = stocks(look.balances, board.known, look.facts, self._promised())
         undone = self.follower.news()
         return msgspec.structs.replace(
             shown,
@@ -204,9 +205,9 @@ class RoutingWork:
                 funds.holding(place, one, undone.get(place, 0)) for place, one in rows.items()
             ),
             bridges=tuple(
-                funds.quote_row(one)
-                for _, one in sorted(quotes.items(), key=lambda item: item[0])
-                if one.usable and not stopped(one)
+                funds.quote_row(one, room(board, one))
+                for _, one in sorted(board.quotes.items(), key=lambda item: item[0])
+                if one.usable and not board.stopped(one)
             ),
         )
 
@@ -251,14 +252,9 @@ class RoutingWork:
 
     # sending
 
-    async def _begin(self, found: Permit, nursery: trio.Nursery) -> None:
-        """Write a shipment down and send it; in another mode than live, say what would be sent."""
-        one, mode = found.shipment, self._executor.mode
-        if mode is Mode.LIVE:
-            await self.follower.begin(one)
-            nursery.start_soon(self._send, found)
-            return
-        result = "recorded"
+    async def _rehearse(self, found: Permit) -> None:
+        """Say what would be sent, once as long as it is asked for; in dry mode, try its start."""
+        one, mode, result = found.shipment, self._executor.mode, "recorded"
         if mode is Mode.DRY:
             first = found.sends[0]
             call = Call(first.to, first.data, self._account, first.value)
@@ -267,8 +263,11 @@ class RoutingWork:
                 result = "rehearsed" if ran.ok else f"would revert: {ran.reason}"
             except RemoteFault as fault:
                 result = str(fault)
-        log.info("routing_not_sent", mode=mode.value, result=result, **funds.named(one.crossing),
-                 amount=one.amount, why=one.why)  # fmt: skip
+        where = funds.named(one.crossing)
+        log.info(
+            "routing_not_sent", mode=mode.value, result=result, amount=one.amount, why=one.why,
+            **where,
+        )  # fmt: skip
 
     async def _send(self, found: Permit) -> None:
         """Bring the transactions in order; what becomes of the last one is the follower's."""

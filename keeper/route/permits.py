@@ -1,8 +1,10 @@
 """What a routing policy may do with this keeper's funds: every act is checked here, outside of it.
 
-    Act ─▶ one bridge step between own places ─▶ a lane that was quoted, is sound and not stopped
-        ─▶ funds, room, deadline, cost ─▶ step_sends: least out, coin
+    Act ─▶ one bridge step between own places ─▶ a lane that was quoted, is sound and in time
+        ─▶ funds, room, cost ─▶ step_sends: least out, coin
         ─▶ value within transfer, window and exposure ─▶ Shipment, Sends
+
+    what these leave of a lane (`room`) is what the policy is shown of it, so that it asks for that
 
 A policy is a stranger's code, so nothing it says is believed: it names a lane and an amount, and
 all else comes from the chains and from the operator's `[routing]`. Pure.
@@ -115,8 +117,9 @@ def permit(board: Board, task: bytes, steps: Sequence[Step], ttl_ms: int, why: s
     """
     try:
         step, crossing, quoted, amount = _lane(board, task, steps)
+        price = _checked(board, quoted)
         sends = _sends(board, step, quoted, amount, ttl_ms)
-        value = _value(board, crossing, quoted, amount)
+        value = _value(board, quoted, price, amount)
     except ValueError as refusal:
         return str(refusal)
     name = b"".join(
@@ -166,16 +169,62 @@ def _lane(board: Board, task: bytes, steps: Sequence[Step]) -> tuple[Step, Cross
     quoted = board.quotes.get((step.venue, crossing))
     if quoted is None or crossing.destination not in board.first:
         raise ValueError(f"no configured bridge 0x{step.venue.hex()} goes there, or it is away")
+    return step, crossing, quoted, amount
+
+
+def _checked(board: Board, quoted: Quoted) -> Price:
+    """Return the asset's price, if nothing rules a lane out whatever goes over it.
+
+    Raises:
+        ValueError: something does.
+    """
+    limits, crossing = board.limits, quoted.crossing
     if not quoted.usable:
         raise ValueError(quoted.terms.fault or quoted.doubt or "the lane is cursed")
     if board.stopped(quoted):
         raise ValueError("a breaker stops the lane")
+    deadline = limits.deadline_s * 1000
+    if quoted.lane.p95_ms > deadline:
+        raise ValueError(f"it takes {quoted.lane.p95_ms} ms, over the deadline of {deadline}")
+    if quoted.terms.value > limits.coin_wei:
+        raise ValueError(f"it asks {quoted.terms.value} wei, over {limits.coin_wei}")
     rest = shipments.resting_until(board.known, crossing)
     if board.now_ms < rest:
         raise ValueError(f"the last one came to nothing; next in {rest - board.now_ms} ms")
     if crossing.origin in board.leaving:
         raise ValueError(f"another one is leaving chain {crossing.origin}")
-    return step, crossing, quoted, amount
+    if sum(one.open for one in board.known) >= limits.transfers:
+        raise ValueError(f"{limits.transfers} transfers are under way")
+    count, _ = shipments.sent_since(board.known, board.now_ms - limits.window_s * 1000)
+    if count >= MOST_DECIDED:
+        raise ValueError(f"{count} transfers were tried within {limits.window_s} s")
+    price = board.prices.get(crossing.asset)
+    if price is None or price.price <= 0:
+        raise ValueError("the asset has no price, so no limit can be kept")
+    return price
+
+
+def _left(board: Board, verifier: bytes) -> tuple[int, str]:
+    """Return µUSD that may still be sent behind a verifier, and which limit says so."""
+    limits = board.limits
+    _, recent = shipments.sent_since(board.known, board.now_ms - limits.window_s * 1000)
+    behind = shipments.exposure(board.known, verifier)
+    return min(
+        (limits.transfer_usd * USD, f"{limits.transfer_usd} USD a transfer"),
+        (limits.window_usd * USD - recent, f"{limits.window_usd} USD in {limits.window_s} s"),
+        (limits.exposure_usd * USD - behind, f"{limits.exposure_usd} USD behind one verifier"),
+    )
+
+
+def room(board: Board, quoted: Quoted) -> int:
+    """Return the most that may go over a lane now, in its asset: what a policy is shown of it."""
+    try:
+        price = _checked(board, quoted)
+    except ValueError:
+        return 0
+    left, _ = _left(board, quoted.lane.verifier)
+    units: int = max(left, 0) * 100 * 10**price.decimals // price.price
+    return min(quoted.lane.room, units)
 
 
 def _sends(board: Board, step: Step, quoted: Quoted, amount: int, ttl_ms: int) -> tuple[Send, ...]:
@@ -186,9 +235,8 @@ def _sends(board: Board, step: Step, quoted: Quoted, amount: int, ttl_ms: int) -
         raise ValueError(f"{amount} of {free} that are free")
     if amount > lane.room:
         raise ValueError(f"{amount} over a lane that has room for {lane.room}")
-    deadline = min(limits.deadline_s * 1000, ttl_ms)
-    if lane.p95_ms > deadline:
-        raise ValueError(f"the lane takes {lane.p95_ms} ms, over the deadline of {deadline}")
+    if lane.p95_ms > ttl_ms:
+        raise ValueError(f"the lane takes {lane.p95_ms} ms, over the policy's {ttl_ms}")
     cost = amount - brings(quoted.terms, amount)
     if cost * PPM > amount * limits.cost_ppm:
         raise ValueError(f"it costs {cost} of {amount}, over {limits.cost_ppm} ppm")
@@ -197,23 +245,10 @@ def _sends(board: Board, step: Step, quoted: Quoted, amount: int, ttl_ms: int) -
     return step_sends([quoted.bridge], step, board.account, quoted.terms, limits.coin_wei)
 
 
-def _value(board: Board, crossing: Crossing, quoted: Quoted, amount: int) -> int:
-    """Return the µUSD it is worth, within the operator's limits."""
-    limits, known = board.limits, board.known
-    price = board.prices.get(crossing.asset)
-    if price is None or price.price <= 0:
-        raise ValueError("the asset has no price, so no limit can be kept")
+def _value(board: Board, quoted: Quoted, price: Price, amount: int) -> int:
+    """Return the µUSD an amount is worth, within the operator's limits."""
     value = price.value(amount)
-    if value > limits.transfer_usd * USD:
-        raise ValueError(f"{value} µUSD, over {limits.transfer_usd} USD a transfer")
-    if sum(one.open for one in known) >= limits.transfers:
-        raise ValueError(f"{limits.transfers} transfers are under way")
-    count, recent = shipments.sent_since(known, board.now_ms - limits.window_s * 1000)
-    if count >= MOST_DECIDED:
-        raise ValueError(f"{count} transfers were tried within {limits.window_s} s")
-    if recent + value > limits.window_usd * USD:
-        raise ValueError(f"{recent + value} µUSD within {limits.window_s} s, over the window's")
-    behind = shipments.exposure(known, quoted.lane.verifier)
-    if behind + value > limits.exposure_usd * USD:
-        raise ValueError(f"{behind + value} µUSD behind one verifier, over the exposure's limit")
+    left, limit = _left(board, quoted.lane.verifier)
+    if value > left:
+        raise ValueError(f"{value} µUSD, and {max(left, 0)} are left of {limit}")
     return value

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import trio
 import trio.lowlevel
+from msgspec import structs
 from typer.testing import CliRunner
 
 from keeper import config
@@ -26,6 +27,7 @@ from keeper.devnet.chains import mnemonic_key
 from keeper.errors import RemoteFault
 from keeper.execute.fees import Schedule
 from keeper.execute.intent import Lane, Mode
+from keeper.execute.intent import State as Task
 from keeper.execute.ledger import Change, Ledger
 from keeper.execute.service import Executor
 from keeper.execute.signer import Signer
@@ -102,12 +104,16 @@ class Fixed:
     state: bytes = b""
     views: list[api.MarketView] = field(default_factory=list)
     acts: int = 0
+    greedy: bool = False
 
     async def run(self) -> None:
         await trio.sleep_forever()
 
     async def decide(self, view: api.MarketView) -> Outcome:
         self.views.append(view)
+        if self.greedy:
+            rows = tuple(structs.replace(one, capacity=api.Wide(10**12)) for one in view.bridges)
+            view = structs.replace(view, bridges=rows)
         decisions, self.state = Routing(self.config).decide(view, self.state)
         self.acts += sum(isinstance(one, api.Act) for one in decisions)
         return Outcome(view.view, tuple(decisions), self.state, "policy", "", 0)
@@ -138,13 +144,29 @@ class Node:
         await self.settle()
 
     async def settle(self) -> None:
-        """Let every lane look twice, and what waits for it go on."""
-        for _ in range(3):
-            before = {key: lane.rounds for key, lane in self.executor._lanes.items()}
-            while any(lane.rounds < before[key] + 1 for key, lane in self.executor._lanes.items()):
+        """Let the lanes work until nothing can happen before another block."""
+        with trio.fail_after(20):
+            while not self.quiet():
                 for lane in self.executor._lanes.values():
                     lane.wake.set()
                 await trio.lowlevel.checkpoint()
+
+    def quiet(self) -> bool:
+        for chain in self.world.chains.values():
+            mined = {name: one for block in chain._blocks for name, one in block.receipts.items()}
+            final = len(chain._blocks) - 1 - 2
+            for task in self.ledger.open_tasks(chain.id, Lane.SETTLEMENT):
+                found = [mined[each.hash] for each in task.attempts if each.hash in mined]
+                seen = task.state is Task.MINED and found and found[0].block.number > final
+                if not (seen or (task.state is Task.SENT and not found)):
+                    return False
+        follower = self.router.follower
+        for one in follower.shipments:
+            if one.id in follower._sending:
+                main = self.ledger.task(one.main_key) or self.ledger.task(one.key(0, last=False))
+                if main is None or main.state is not Task.SENT:
+                    return False
+        return True
 
     @property
     def shipments(self) -> tuple[Shipment, ...]:
@@ -372,7 +394,6 @@ async def test_a_bridge_that_is_not_as_known_is_never_used(tmp_path: Path) -> No
         for _ in range(3):
             await node.round(clock)
         assert node.policy.views[-1].bridges == ()
-        node.policy.config = RoutingConfig(floor=FLOOR)
         world.fault = False
         await node.round(clock)
         assert node.shipments, "the control: as it should be, it is used"
@@ -474,10 +495,25 @@ async def test_a_chain_that_is_away_moves_nothing_and_hides_nothing(tmp_path: Pa
         await ended(node, clock)
 
 
+async def test_what_is_over_a_limit_goes_in_parts(tmp_path: Path) -> None:
+    world, clock = short(), Clock()
+    tight = RoutingLimits(transfer_usd=200, window_usd=250, window_s=600)
+    async with life(world, tmp_path, clock, limits=tight) as node:
+        node.policy.config = RoutingConfig(floor=FLOOR, max_cost_ppm=20_000)  # coin weighs more
+        for _ in range(8):
+            await node.round(clock)
+        assert [one.amount for one in node.shipments] == [200 * USD, 50 * USD]
+        assert [one.capacity for one in node.policy.views[-1].bridges] == [0, 0]
+        assert node.router.status()["refused"] == 0
+        await node.round(clock, seconds=600, deliver=True)
+        await ended(node, clock)
+        assert sum(one.amount for one in node.shipments) == FLOOR
+
+
 async def test_limits_are_kept_whatever_the_policy_says(tmp_path: Path) -> None:
     world, clock = short(), Clock()
-    tight = RoutingLimits(transfer_usd=299)
-    async with life(world, tmp_path, clock, limits=tight) as node:
+    async with life(world, tmp_path, clock, limits=RoutingLimits(transfer_usd=299)) as node:
+        node.policy.greedy = True
         for _ in range(3):
             await node.round(clock)
         assert node.policy.acts == 3

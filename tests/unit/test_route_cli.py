@@ -154,6 +154,40 @@ def test_its_own_moves_are_no_demand() -> None:
     assert means(spent)[10] == 10**6 * 10**6 // 60_000
 
 
+def test_what_came_back_is_no_demand() -> None:
+    policy = Routing(RoutingConfig(floor=10**8, weight_ppm=1_000_000))
+    (act,), state = policy.decide(holdings(0, 10**10, 10**6), b"")
+    assert isinstance(act, Act)
+    amount = int(dict(act.steps[0].numbers)["amount"])
+    _, sent = policy.decide(holdings(60_000, 10**10 - amount, 10**6, amount), state)
+    back = holdings(120_000, 10**10, 10**6)
+    told = structs.replace(
+        back,
+        inventory=(
+            structs.replace(back.inventory[0], undone=Wide(amount)),
+            structs.replace(back.inventory[1], undone=Wide(-amount)),
+        ),
+    )
+    assert means(policy.decide(told, sent)[1]) == {1: 0, 10: 0}
+    assert means(policy.decide(back, sent)[1]) != {1: 0, 10: 0}, "the control: it is not told"
+
+
+def test_coin_is_a_cost_and_is_not_sent() -> None:
+    policy = Routing(RoutingConfig(floor=10**8))
+    (lane,) = view(0).bridges
+    cheap, dear = (
+        structs.replace(view(0), bridges=(structs.replace(lane, coin_cost=cost),))
+        for cost in (10**5, 10**6)
+    )
+    (act,), _ = policy.decide(cheap, b"")
+    (free,), _ = policy.decide(view(0), b"")
+    assert isinstance(act, Act)
+    assert isinstance(free, Act)
+    assert act.steps == free.steps
+    (skip,), _ = policy.decide(dear, b"")
+    assert isinstance(skip, Skip)
+
+
 def test_a_memory_that_cannot_be_read_is_none() -> None:
     policy = Routing(RoutingConfig(floor=10**8))
     fresh = policy.decide(view(0), b"")

@@ -14,7 +14,7 @@ from keeper.errors import ConfigError
 from keeper.hashing import keccak
 from keeper.plan import Step, StepKind
 from keeper.route.bridges.port import Crossing, Terms
-from keeper.route.permits import MOST_DECIDED, Board, Permit, Price, Quoted, permit
+from keeper.route.permits import MOST_DECIDED, Board, Permit, Price, Quoted, permit, room
 from keeper.route.shipments import REST_MS, Shipment, State
 from keeper.route.traffic import lane_now, seen_of
 from keeper.units import ChainId
@@ -102,15 +102,19 @@ def test_what_is_within_all_limits_is_sent() -> None:
         (board(), (step(least_out=0),), "at least"),
         (board(), (step(least_out=None),), "at least"),
         (board(), (step(least_out=900 * USD + 1),), "is asked for"),
-        (board(quotes={(VENUE, OUT): quoted(Terms(value=8))}), (), "asks 8 wei, above 7"),
+        (board(quotes={(VENUE, OUT): quoted(Terms(value=8))}), (), "asks 8 wei, over 7"),
         (board(prices={}), (), "no price"),
-        (board(prices={USDC: Price(10**8 * 10 // 9 + 1, 6)}), (), "over 1000 USD a transfer"),
+        (
+            board(prices={USDC: Price(10**8 * 10 // 9 + 1, 6)}),
+            (),
+            "are left of 1000 USD a transfer",
+        ),
         (board(known=[shipment(at) for at in range(3)]), (), "3 transfers are under way"),
-        (board(known=[shipment(value=1_101 * USD)]), (), "behind one verifier"),
+        (board(known=[shipment(value=1_101 * USD)]), (), "left of 2000 USD behind one verifier"),
         (
             board(known=[shipment(at, state=State.ARRIVED) for at in range(5)]),
             (),
-            "within 3600 s, over the window's",
+            "left of 3000 USD in 3600 s",
         ),
         (
             board(known=[shipment(1, 0, state=State.DROPPED, ended_ms=NOW - REST_MS + 1)]),
@@ -128,6 +132,28 @@ def test_every_limit_bites(given: Board, steps: tuple[Step, ...], why: str) -> N
     found = ask(given, *steps)
     assert isinstance(found, str)
     assert why in found
+
+
+def test_what_is_shown_of_a_lane_is_what_may_go_over_it() -> None:
+    dear = Price(3 * 10**8 + 1, 6)
+    for given in (
+        board(),
+        board(prices={USDC: dear}),
+        board(known=[shipment()]),
+        board(known=[shipment(at, state=State.ARRIVED) for at in range(4)]),
+        board(known=[shipment(value=1_900 * USD)]),
+        board(quotes={(VENUE, OUT): quoted(capacity=7)}),
+        board(leaving={HOME}),
+        board(prices={}),
+        board(known=[shipment(at) for at in range(3)]),
+        board(quotes={(VENUE, OUT): quoted(p95_ms=60_001)}),
+        board(quotes={(VENUE, OUT): quoted(Terms(value=8))}),
+    ):
+        most = room(given, given.quotes[VENUE, OUT])
+        rich = replace(given, available={(HOME, USDC): 10**12, (AWAY, USDC): 0})
+        assert not isinstance(ask(rich, step(amount=most + 1, least_out=1)), Permit)
+        fits = ask(rich, step(amount=most, least_out=1))
+        assert isinstance(fits, Permit) is (most > 0), fits
 
 
 def test_limits_end_where_they_should() -> None:
