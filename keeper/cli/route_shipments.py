@@ -1,6 +1,6 @@
 """`keeper route shipments | forget`: what the routing policy moved, and what became of it."""
 
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +9,8 @@ import typer
 
 from keeper import config
 from keeper.cli.output import JsonFlag, print_json, print_rows, print_table
-from keeper.errors import ConfigError, StoreError
+from keeper.cli.status import fetch
+from keeper.errors import ConfigError, StoreError, UnreachableError
 from keeper.route.shipment_book import ShipmentBook
 from keeper.route.shipments import Shipment, State
 from keeper.store import Store
@@ -60,6 +61,13 @@ def forget(
     verifier; should it arrive after all, it is there.
     """
     settings = config.load(home.resolve())
+    with suppress(UnreachableError):
+        fetch(settings.http_host, settings.http_port, "/livez")
+        raise ConfigError(
+            "the node is running, and would not see it",
+            where=str(settings.home),
+            remedy="stop it, write the transfer off, and start it again",
+        )
     with closing(Store(settings.store_file)) as store:
         book = ShipmentBook(store)
         like = [one for one in book.all() if one.id.hex().startswith(shipment.removeprefix("0x"))]

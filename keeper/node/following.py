@@ -5,8 +5,8 @@
     final blocks ─▶ stages ─▶ logs that prove the delivery ────┘
 
 Balances and stages are read at the same blocks, so that funds are in one place or on their way,
-never both; and a bridge's word that it delivered counts only with the log that shows it. A chain
-that cannot be asked shows nothing new, and hides nothing of the others.
+never both; and a bridge's word that it delivered counts only with the token's own log of it. A
+chain that cannot be asked shows nothing new, and hides nothing of the others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +22,7 @@ from keeper.config import RoutingLimits
 from keeper.errors import RemoteFault
 from keeper.execute.intent import State as TaskState
 from keeper.execute.ledger import Task
+from keeper.execute.profit import net_flows
 from keeper.execute.service import Executor
 from keeper.metrics import Metrics
 from keeper.route.bridges.port import Bridge, Read, Stage, Transfer
@@ -268,6 +269,7 @@ class Follower:
     ) -> bool | None:
         """Return whether the logs up to a block prove a delivery; None if that cannot be told.
 
+        The bridge's own logs name the transaction, and the token's log in it shows the payment.
         What was found is looked for there only; what was not is searched ever more seldom.
         """
         bridge = self._bridge(one)
@@ -279,20 +281,25 @@ class Follower:
         if place is None and now_ms < due_ms:
             return False
         first = BlockNumber(one.first if place is None else place)
+        chain, found, receipt = self._chains[last.chain], None, None
         try:
-            logs = await self._chains[last.chain].history(bridge.witnesses(transfer), first, last)
+            logs = await chain.history(bridge.witnesses(transfer), first, last)
+            with suppress(ValueError, IndexError):  # logs that its contract does not emit
+                found = bridge.delivery(transfer, logs)
+            if found is not None:
+                receipt = await chain.receipt(found.transaction)
         except RemoteFault as fault:
             log.warning("chain_not_read", chain=last.chain, error=str(fault))
             return None
-        found = None
-        with suppress(ValueError, IndexError):  # logs that its contract does not emit
-            found = bridge.delivery(transfer, logs)
-        if found is not None:
+        coin = last.chain, bridge.tokens(one.crossing)[1]
+        came = net_flows([receipt] if receipt else [], self._account).get(coin, 0)
+        paid = came >= transfer.amount
+        if found is not None and paid:
             self._places[one.id] = found.block.number
         elif self._places.pop(one.id, None) is None:  # and not only taken back since
             pause_ms = min(max(2 * pause_ms, SEARCH_MS), MOST_SEARCH_MS)
             self._searches[one.id] = now_ms + pause_ms, pause_ms
-        return found is not None
+        return found is not None and paid
 
     # what follows from it
 

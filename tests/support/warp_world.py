@@ -14,6 +14,7 @@ from keeper.chain.port import Log
 from keeper.chain.simulated import Frame, Reverted, SimulatedChain
 from keeper.devnet.chains import mnemonic_key
 from keeper.execute.fees import Offer
+from keeper.execute.profit import TRANSFER
 from keeper.execute.signer import Envelope, Signer
 from keeper.hashing import keccak
 from keeper.network import ChainSpec, NetworkSpec, Token
@@ -75,6 +76,7 @@ class WarpWorld:
     Args:
         fault: changes what the routers say of each other.
         divert: whom a transfer pays, whatever it says.
+        unpaid: a delivery is logged by the router, and not made.
         sent: every message that was ever dispatched, forks included.
     """
 
@@ -191,11 +193,13 @@ class WarpWorld:
         frame.world.storage[place] = 1
         recipient, amount = message.body[12:32], int.from_bytes(message.body[32:64], "big")
         frame.logs.append((end.mailbox, (PROCESSED, message.id), b""))
-        if self.unpaid:
-            return
-        if end.token:
-            _add(frame, end.token, end.router, -amount)
-        _add(frame, end.token or end.router, recipient, amount)
+        if not self.unpaid:
+            if end.token:
+                _add(frame, end.token, end.router, -amount)
+            token = end.token or end.router
+            _add(frame, token, recipient, amount)
+            topics = (TRANSFER, bytes(32), word(recipient))
+            frame.logs.append((token, topics, amount.to_bytes(32, "big")))
         topics = (RECEIVED, message.origin.to_bytes(32, "big"), word(recipient))
         frame.logs.append((end.router, topics, amount.to_bytes(32, "big")))
 
