@@ -57,8 +57,8 @@ def forget(
 ) -> None:
     """Write off a transfer that will never end, so that its bridge may be used again.
 
-    Stop the node first. From then on its value counts neither as on its way nor behind its
-    verifier; should it arrive after all, it is there.
+    Stop the node first. What was sent then counts no longer as on its way, nor behind its verifier;
+    should it arrive after all, it is there.
     """
     settings = config.load(home.resolve())
     with suppress(UnreachableError):
@@ -68,24 +68,23 @@ def forget(
             where=str(settings.home),
             remedy="stop it, write the transfer off, and start it again",
         )
+    found = [one for one in _read(home) if one.id.hex().startswith(shipment.removeprefix("0x"))]
+    if len(found) != 1:
+        raise ConfigError(
+            f"{len(found)} shipments start with {shipment!r}",
+            where=str(settings.store_file),
+            remedy="`keeper route shipments` lists them; give more of its digits",
+        )
+    (one,) = found
+    if not (one.open and one.told):
+        raise ConfigError(
+            f"shipment {one.id.hex()[:12]} is {one.state.value}, and not late",
+            where=str(settings.store_file),
+            remedy="only one that is on its way and late can be written off",
+        )
+    after = replace(one, state=State.FORGOTTEN, why=f"{one.why}; written off")
     with closing(Store(settings.store_file)) as store:
-        book = ShipmentBook(store)
-        like = [one for one in book.all() if one.id.hex().startswith(shipment.removeprefix("0x"))]
-        if len(like) != 1:
-            raise ConfigError(
-                f"{len(like)} shipments start with {shipment!r}",
-                where=str(settings.store_file),
-                remedy="`keeper route shipments` lists them; give more of its digits",
-            )
-        (one,) = like
-        if not (one.open and one.told):
-            raise ConfigError(
-                f"shipment {one.id.hex()[:16]} is {one.state.value}, and not late",
-                where=str(settings.store_file),
-                remedy="only one that is on its way and late can be written off",
-            )
-        after = replace(one, state=State.FORGOTTEN, why=f"{one.why}; written off")
-        book.put(after)
+        ShipmentBook(store).put(after)
     print_json(_plain(after)) if as_json else print_rows("written off", list(_plain(after).items()))
 
 
@@ -96,7 +95,7 @@ def _read(home: Path) -> list[Shipment]:
             return ShipmentBook(store).all()
     except StoreError as error:
         raise ConfigError(
-            f"no transfers are kept here: {error}",
+            "no transfers are kept here",
             where=str(settings.store_file),
             remedy='run the node with routing = "routing" in [policies] first',
         ) from error
