@@ -119,9 +119,9 @@ class Holding(msgspec.Struct, frozen=True, array_like=True, gc=False):
     available: Wide
     in_flight: Wide = Wide(0)
     reserved: Wide = Wide(0)
-    undone: Wide = Wide(0)
-    """What own transfers that came to nothing gave back here since the view before; negative: what
-    was in flight and will not come."""
+    own: Wide | None = None
+    """What own transfers brought here since the view before, less what they took; None: not known,
+    as in the first view of a node's life."""
 
 
 class BridgeQuote(msgspec.Struct, frozen=True, array_like=True, gc=False):

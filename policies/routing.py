@@ -5,7 +5,8 @@
 
 It bids for nothing: its steps move the keeper's own funds over bridges. In flight counted, an order
 is placed once and not again in every view until it arrives. What its own moves take from a place or
-bring there, or give back, is no demand: forecasts that counted it would chase themselves.
+bring there is no demand: forecasts that counted it would chase themselves. Where the view does not
+tell, it is guessed from what is in flight.
 """
 
 import hashlib
@@ -179,8 +180,8 @@ class Routing:
             row = holdings.get(key)
             if row is not None:
                 arrived = max(int(before.in_flight) - int(row.in_flight), 0)
-                out = int(before.held) + arrived - int(row.available) - moved.get(key, 0)
-                out += int(row.undone)
+                own = arrived - moved.get(key, 0) if row.own is None else int(row.own)
+                out = int(before.held) + own - int(row.available)
                 known = Demand(int(before.mean), int(before.deviation))
                 span = view.now_ms - memory.now_ms
                 demand[key] = known.after(out, span, self.config.weight_ppm)

@@ -29,14 +29,15 @@ from keeper.route.bridges.port import Bridge, Read, Stage, Transfer
 from keeper.route.reader import read_all, read_heads
 from keeper.route.shipment_book import ShipmentBook
 from keeper.route.shipments import (
+    NOTHING,
     Facts,
     Place,
     Shipment,
     State,
     advance,
+    effects,
     transfer_of,
     trouble,
-    undone,
 )
 from keeper.units import BlockNumber, ChainId, symbol_text
 from keeper.venue.abi import calldata
@@ -111,7 +112,8 @@ class Follower:
         self._kept = {one.id: one for one in book.all()}
         self._sending: set[bytes] = set()
         self._watched: set[bytes] = set()
-        self._undone: dict[Place, int] = {}
+        self._written_off = False
+        self._effects: dict[bytes, tuple[int, int]] | None = None
         self._places: dict[bytes, int] = {}
         self._searches: dict[bytes, tuple[int, int]] = {}
         self._troubles: dict[bytes, str] = {}
@@ -158,9 +160,20 @@ class Follower:
                 return f"shipment {one.id.hex()[:16]} over it is late, or not as it should be"
         return ""
 
-    def news(self) -> dict[Place, int]:
-        """Return what transfers that came to nothing changed since this was last asked."""
-        found, self._undone = self._undone, {}
+    def news(self, look: Look) -> dict[Place, int] | None:
+        """Return what shipments brought to places since this was last asked, less what they took.
+
+        None the first time: what they did before this node's present life is not known here.
+        """
+        before, found = self._effects, dict[Place, int]()
+        now = {one.id: effects(one, look.facts.get(one.id, NOTHING)) for one in self._kept.values()}
+        self._effects = now
+        if before is None:
+            return {} if self._written_off else None
+        for name, (taken, brought) in now.items():
+            one, (was_taken, was_brought) = self._kept[name], before.get(name, (0, 0))
+            found[one.origin] = found.get(one.origin, 0) + was_taken - taken
+            found[one.destination] = found.get(one.destination, 0) + brought - was_brought
         return found
 
     # a look
@@ -310,7 +323,13 @@ class Follower:
         transfers: Mapping[bytes, Transfer | None],
         now_ms: int,
     ) -> None:
-        changed, troubles = self._written_off(now_ms), dict[bytes, str]()
+        changed = [
+            replace(one, ended_ms=now_ms)
+            for one in self._kept.values()
+            if one.state is State.FORGOTTEN and one.ended_ms == 0
+        ]
+        self._written_off |= bool(changed)  # what was in flight has not arrived
+        troubles = dict[bytes, str]()
         for one in going:
             after = advance(one, facts[one.id], transfers[one.id], now_ms)
             text = self._trouble(after, facts[one.id], now_ms)
@@ -324,7 +343,6 @@ class Follower:
                 self._tell(after)
             if after != one:
                 changed.append(after)
-                self._undo(one, after)
         if changed:
             await trio.to_thread.run_sync(lambda: self._book.put(*changed))
             self._kept |= {one.id: one for one in changed}
@@ -332,19 +350,6 @@ class Follower:
         self._troubles = troubles
         self._open.set(sum(one.open for one in self._kept.values()))
         self._late.set(len(troubles))
-
-    def _written_off(self, now_ms: int) -> list[Shipment]:
-        """Return what the operator wrote off while this node stood still, ended now."""
-        found = []
-        for one in self._kept.values():
-            if one.state is State.FORGOTTEN and one.ended_ms == 0:
-                found.append(replace(one, ended_ms=now_ms))
-                self._undo(one, one)
-        return found
-
-    def _undo(self, before: Shipment, after: Shipment) -> None:
-        for place, amount in undone(before, after).items():
-            self._undone[place] = self._undone.get(place, 0) + amount
 
     def _trouble(self, one: Shipment, facts: Facts, now_ms: int) -> str:
         if one.open and self._bridge(one) is None:

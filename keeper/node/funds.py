@@ -84,15 +84,15 @@ def coin_cost(gas: api.Gas | None, price: Price | None, value: int) -> int:
     return ceil_div(wei * gas.coin_price * 10**price.decimals, 10**18 * price.price)
 
 
-def holding(place: Place, one: Stock, undone: int) -> api.Holding:
-    """Return a place's row of the inventory."""
+def holding(place: Place, one: Stock, own: int | None) -> api.Holding:
+    """Return a place's row of the inventory; `own` is what own transfers changed there."""
     return api.Holding(
         place[0],
         place[1],
         _wide(one.available),
         _wide(one.in_flight),
         _wide(one.reserved),
-        _wide(undone),
+        None if own is None else _wide(own),
     )
 
 

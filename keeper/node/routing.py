@@ -197,12 +197,13 @@ class RoutingWork:
 
     def _view(self, shown: api.MarketView, board: Board, look: Look) -> api.MarketView:
         rows = stocks(look.balances, board.known, look.facts, self._promised())
-        undone = self.follower.news()
+        own = self.follower.news(look)
         return msgspec.structs.replace(
             shown,
             accounts=(),
             inventory=tuple(
-                funds.holding(place, one, undone.get(place, 0)) for place, one in rows.items()
+                funds.holding(place, one, None if own is None else own.get(place, 0))
+                for place, one in rows.items()
             ),
             bridges=tuple(
                 funds.quote_row(one, room(board, one))

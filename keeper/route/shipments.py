@@ -254,13 +254,15 @@ def stocks(
     }
 
 
-def undone(before: Shipment, after: Shipment) -> dict[Place, int]:
-    """Return what a change gave back, by place; negative: what will not come any more."""
-    if after.state is State.FORGOTTEN:
-        return {before.destination: -before.arrives}
-    if not before.open or after.state not in (State.DROPPED, State.RETURNED):
-        return {}
-    return {before.origin: before.amount, before.destination: -before.arrives}
+def effects(one: Shipment, facts: Facts) -> tuple[int, int]:
+    """Return what a shipment took from its origin's stock, and brought to its destination's."""
+    never = one.state is State.FORGOTTEN and one.left_ms == 0
+    back = one.state in (State.DROPPED, State.RETURNED) or never
+    there = one.open and gone(one, facts) and facts.newest is Stage.ARRIVED
+    return (
+        0 if back else one.amount,
+        one.arrives if there or one.state is State.ARRIVED else 0,
+    )
 
 
 def resting_until(shipments: Iterable[Shipment], crossing: Crossing) -> int:

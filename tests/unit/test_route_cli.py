@@ -154,22 +154,26 @@ def test_its_own_moves_are_no_demand() -> None:
     assert means(spent)[10] == 10**6 * 10**6 // 60_000
 
 
-def test_what_came_back_is_no_demand() -> None:
+def test_what_own_transfers_did_is_no_demand_even_where_in_flight_hides_it() -> None:
     policy = Routing(RoutingConfig(floor=10**8, weight_ppm=1_000_000))
-    (act,), state = policy.decide(holdings(0, 10**10, 10**6), b"")
-    assert isinstance(act, Act)
-    amount = int(dict(act.steps[0].numbers)["amount"])
-    _, sent = policy.decide(holdings(60_000, 10**10 - amount, 10**6, amount), state)
-    back = holdings(120_000, 10**10, 10**6)
-    told = structs.replace(
-        back,
-        inventory=(
-            structs.replace(back.inventory[0], undone=Wide(amount)),
-            structs.replace(back.inventory[1], undone=Wide(-amount)),
-        ),
-    )
-    assert means(policy.decide(told, sent)[1]) == {1: 0, 10: 0}
-    assert means(policy.decide(back, sent)[1]) != {1: 0, 10: 0}, "the control: it is not told"
+    _, state = policy.decide(holdings(0, 10**10, 10**6, 500), b"")
+
+    def seen(home: int, away: int, own: tuple[int, int] | None) -> dict[int, int]:
+        view = holdings(60_000, home, away, 500)
+        if own is not None:
+            rows = (
+                structs.replace(row, own=Wide(amount))
+                for row, amount in zip(view.inventory, own, strict=True)
+            )
+            view = structs.replace(view, inventory=tuple(rows))
+        return means(policy.decide(view, state)[1])
+
+    # one arrives as the next one leaves: as much is in flight as before
+    assert seen(10**10 - 500, 10**6 + 500, (-500, 500)) == {1: 0, 10: 0}
+    assert seen(10**10 - 500, 10**6 + 500, None) != {1: 0, 10: 0}, "the control: it is not told"
+    came_back = seen(10**10 + 500, 10**6, (500, 0))
+    assert came_back == {1: 0, 10: 0}
+    assert seen(10**10 - 600, 10**6, (-500, 0))[1] > 0, "what others took is demand"
 
 
 def test_coin_is_a_cost_and_is_not_sent() -> None:

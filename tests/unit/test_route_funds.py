@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from msgspec.structs import replace as replace_struct
+
 from keeper.margin.breaker import chain_scope
 from keeper.network import ChainSpec, NetworkSpec, Token
 from keeper.node import funds
@@ -73,4 +75,8 @@ def test_what_is_shown_fits_into_a_frame() -> None:
     row = funds.quote_row(replace(LANE, coin_cost=huge), huge)
     assert (row.fee_fixed, row.fee_ppm, row.coin_cost) == (3, 40, (1 << 63) - 1)
     place = funds.holding((HOME, USDC), Stock(huge, huge, huge), -huge)
-    api.encoder().encode(api.MarketView(1, 1, 1, inventory=(place,), bridges=(row,)))
+    view = api.MarketView(1, 1, 1, inventory=(place, funds.holding((HOME, USDC), Stock(1), None)))
+    view = replace_struct(view, bridges=(row,))
+    again = api.decoder(api.MarketView)(api.encoder().encode(view))
+    assert again == view
+    assert [one.own is None for one in again.inventory] == [False, True]

@@ -19,10 +19,10 @@ from keeper.route.shipments import (
     State,
     Stock,
     advance,
+    effects,
     stocks,
     transfer_of,
     trouble,
-    undone,
 )
 from keeper.route.traffic import Traffic, lane_now, seen_of
 from keeper.store import Store
@@ -75,8 +75,9 @@ def test_every_arrow(
     assert after.state is state
     assert (after.ended_ms == NOW + 7) is not after.open
     lost = state in (State.DROPPED, State.RETURNED)
-    assert bool(undone(before, after)) is lost
-    assert sum(undone(before, after).values()) == (1 if lost else 0)
+    assert effects(after, facts)[0] == (0 if lost else 100)
+    there = state is State.ARRIVED or (state is State.SENT and facts.newest is Stage.ARRIVED)
+    assert effects(after, facts)[1] == (99 if there else 0)
 
 
 def _places(one: Shipment, facts: Facts, home: int, away: int) -> tuple[Stock, Stock]:
@@ -96,6 +97,32 @@ def test_nothing_is_in_two_places_while_it_travels(
     one: Shipment, facts: Facts, home: int, away: int
 ) -> None:
     assert _places(one, facts, home, away) == (Stock(900), Stock(0, 99))
+
+
+def test_what_is_written_off_took_what_had_left() -> None:
+    assert effects(replace(FLYING, state=State.FORGOTTEN), Facts()) == (100, 0)
+    assert effects(replace(WANTED, state=State.FORGOTTEN), Facts()) == (0, 0)
+
+
+@pytest.mark.parametrize("reorg", [False, True])
+def test_stocks_and_effects_tell_the_same_story(reorg: bool) -> None:
+    """Available, less what own shipments did, never changes: nobody else does anything here."""
+    arrived = replace(FLYING, state=State.ARRIVED, ended_ms=NOW)
+    story = [
+        (WANTED, Facts(), 1_000, 0),
+        (WANTED, Facts(left=True), 900, 0),
+        *([(WANTED, Facts(), 1_000, 0), (WANTED, Facts(left=True), 900, 0)] if reorg else []),
+        (FLYING, Facts(closed=True), 900, 0),
+        (FLYING, Facts(newest=Stage.ARRIVED), 900, 99),
+        *([(FLYING, Facts(), 900, 0)] if reorg else []),
+        (FLYING, Facts(newest=Stage.ARRIVED), 900, 99),
+        (arrived, Facts(), 900, 99),
+    ]
+    for one, facts, home, away in story:
+        here, there = _places(one, facts, home, away)
+        taken, brought = effects(one, facts)
+        assert (here.available + taken, there.available - brought) == (1_000, 0)
+        assert there.available + there.in_flight == 99
 
 
 def test_what_arrived_or_came_back_is_counted_once() -> None:
