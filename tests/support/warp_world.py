@@ -140,6 +140,8 @@ class WarpWorld:
             if selector == _selector("routers(uint32)"):
                 there = ENDS[ChainId(int.from_bytes(body[:32], "big"))]
                 return word(b"\x66" * 20 if self.fault else there.router)
+            if selector == _selector("wrappedToken()"):
+                return word(end.token)
             if selector == _selector("transferRemote(uint32,bytes32,uint256)"):
                 return self._transfer(end, frame, *decode(["uint32", "bytes32", "uint256"], body))
             return _token(frame) or b""
