@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from keeper.margin.breaker import chain_scope
+from keeper.margin.breaker import chain_scope, class_scope
 from keeper.network import NetworkSpec
 from keeper.route.bridges.port import Bridge, Crossing
 from keeper.route.permits import Price, Quoted
@@ -66,12 +66,13 @@ def named(crossing: Crossing) -> dict[str, Any]:
 
 
 def stops(shown: api.MarketView) -> Callable[[Quoted], bool]:
-    """Return whether a tripped breaker stops a lane: everywhere, at an end, or the bridge."""
+    """Return whether a tripped breaker stops a lane: everywhere, an end, its class, or itself."""
     scopes = {row.scope for row in shown.breakers if row.level >= STOPPED}
 
     def stopped(one: Quoted) -> bool:
         ends = {chain_scope(chain) for chain in _chains_of(one.crossing)}
-        return bool(scopes & {bytes(32), one.lane.bridge.ljust(32, b"\0"), *ends})
+        kind = class_scope(one.lane.security)
+        return bool(scopes & {bytes(32), one.lane.bridge.ljust(32, b"\0"), kind, *ends})
 
     return stopped
 

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 from msgspec.structs import replace as replace_struct
 
-from keeper.margin.breaker import chain_scope
+from keeper.margin.breaker import chain_scope, class_scope
 from keeper.network import ChainSpec, NetworkSpec, Token
 from keeper.node import funds
+from keeper.parameters import BridgeClass
 from keeper.route.bridges.port import Crossing, Terms
 from keeper.route.permits import Price, Quoted
 from keeper.route.shipments import Stock
@@ -56,10 +57,12 @@ def test_a_breaker_stops_everywhere_an_end_or_a_bridge() -> None:
         return funds.stops(view)(LANE)
 
     bridge = LANE.lane.bridge.ljust(32, b"\0")
-    for scope in (bytes(32), chain_scope(HOME), chain_scope(AWAY), bridge):
+    mine, other = (class_scope(one) for one in (BridgeClass.BONDED, BridgeClass.MULTISIG))
+    for scope in (bytes(32), chain_scope(HOME), chain_scope(AWAY), mine, bridge):
         assert stopped(scope)
         assert not stopped(scope, 1), "slower is not stopped"
     assert not stopped(chain_scope(ChainId(9)))
+    assert not stopped(other)
 
 
 def test_what_a_transfer_costs_in_coin_is_in_the_assets_unit_rounded_up() -> None:
