@@ -112,7 +112,7 @@ class RoutingLimits:
         exposure_usd: most in flight that one verifier could lose.
         transfers: most under way at once.
         deadline_s: slowest lane to use, its 95th percentile.
-        cost_ppm: most that a bridge may take of a transfer.
+        cost_ppm: most that a transfer may cost of what it carries: fee, coin and gas.
         coin_wei: most native coin that a bridge may ask for a transfer, besides gas.
         late_after: multiples of the 95th percentile after which a transfer is called late.
     """

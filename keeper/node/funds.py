@@ -77,10 +77,10 @@ def stops(shown: api.MarketView) -> Callable[[Quoted], bool]:
     return stopped
 
 
-def coin_cost(gas: api.Gas | None, price: Price | None, value: int) -> int:
-    """Return what a transfer costs in coin, in the asset's unit, rounded up; 0 if not known."""
+def coin_cost(gas: api.Gas | None, price: Price | None, value: int) -> int | None:
+    """Return what a transfer costs in coin, in the asset's unit, rounded up; None if not known."""
     if gas is None or price is None or price.price <= 0:
-        return 0
+        return None
     wei = value + GAS_UNITS * gas.price_wei
     return ceil_div(wei * gas.coin_price * 10**price.decimals, 10**18 * price.price)
 
@@ -111,7 +111,7 @@ def quote_row(one: Quoted, most: int) -> api.BridgeQuote:
         lane.p95_ms,
         lane.security.value,
         _wide(most),
-        min(one.coin_cost, _MOST_PLAIN),
+        min(one.coin_cost or 0, _MOST_PLAIN),
     )
 
 

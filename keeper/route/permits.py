@@ -39,7 +39,7 @@ class Quoted:
         bridge, crossing: whose it is.
         lane: fee and latency as seen, room, whether it is cursed.
         terms: as final blocks have them.
-        coin_cost: gas and the bridge's price in coin, in the asset's unit; 0 where not known.
+        coin_cost: gas and the bridge's price in coin, in the asset's unit; None where not known.
         doubt: what an own transfer showed of its bridge, or empty.
     """
 
@@ -47,7 +47,7 @@ class Quoted:
     crossing: Crossing
     lane: Lane
     terms: Terms
-    coin_cost: int = 0
+    coin_cost: int | None
     doubt: str = ""
 
     @property
@@ -201,6 +201,8 @@ def _checked(board: Board, quoted: Quoted) -> Price:
     price = board.prices.get(crossing.asset)
     if price is None or price.price <= 0:
         raise ValueError("the asset has no price, so no limit can be kept")
+    if quoted.coin_cost is None:
+        raise ValueError(f"what coin costs on chain {crossing.origin} is not known")
     return price
 
 
@@ -237,7 +239,7 @@ def _sends(board: Board, step: Step, quoted: Quoted, amount: int, ttl_ms: int) -
         raise ValueError(f"{amount} over a lane that has room for {lane.room}")
     if lane.p95_ms > ttl_ms:
         raise ValueError(f"the lane takes {lane.p95_ms} ms, over the policy's {ttl_ms}")
-    cost = amount - brings(quoted.terms, amount)
+    cost = amount - brings(quoted.terms, amount) + (quoted.coin_cost or 0)
     if cost * PPM > amount * limits.cost_ppm:
         raise ValueError(f"it costs {cost} of {amount}, over {limits.cost_ppm} ppm")
     if not isinstance(least := dict(step.args).get("least_out"), int) or least < 1:

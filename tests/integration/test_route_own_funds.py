@@ -47,6 +47,7 @@ floor = 300000000
 max_cost_ppm = 500000
 [routing]
 transfer_usd = 400
+cost_ppm = 500000
 coin_wei = 1000000000000000000
 """
 

@@ -54,7 +54,7 @@ def drawn_act(chance: random.Random) -> Act:
         chance.randint(1, 1_001_000),
         chance.choice([90_000] * 3 + [30_000, 1_000]),
         chance.choice([0, 0, 100, 4_000]),
-        chance.choice([10**11] * 3 + [500 * 10**6, 0]),
+        chance.choice([10**11, 10**11 + 1, 10**11 + 2] * 2 + [500 * 10**6, 0]),
         chance.randint(0, 3),
     )
 
@@ -83,7 +83,8 @@ class World:
         terms = Terms(0, fee_ppm, which, room)
         lane = lane_now(bridge, crossing, terms, seen_of((), terms, (), self.now))
         venue = bridge.address(crossing)
-        quoted = Quoted(bridge, crossing, lane, terms)
+        coin = (0, 10**4, None)[room % 3]
+        quoted = Quoted(bridge, crossing, lane, terms, coin)
         args = {"amount": amount, "asset": USDC, "destination": crossing.destination}
         named = tuple((args | {"least_out": least}).items())
         step = Step("move", crossing.origin, StepKind.BRIDGE, venue, named)
@@ -93,7 +94,9 @@ class World:
             assert lane.p95_ms <= min(ttl_ms, self.limits.deadline_s * 1000)
             assert 0 < one.amount <= min(room, self.balances[one.origin])
             assert max(least, 1) <= one.brings <= one.amount
-            assert (one.amount - one.brings) * 10**6 <= one.amount * self.limits.cost_ppm
+            assert coin is not None, "what it costs is known"
+            cost = one.amount - one.brings + coin
+            assert cost * 10**6 <= one.amount * self.limits.cost_ppm
             assert sum(send.value for send in found.sends) <= self.limits.coin_wei
             self.known.append(one)
             self.sent.append((self.now, one))

@@ -498,7 +498,7 @@ async def test_a_chain_that_is_away_moves_nothing_and_hides_nothing(tmp_path: Pa
 
 async def test_what_is_over_a_limit_goes_in_parts(tmp_path: Path) -> None:
     world, clock = short(), Clock()
-    tight = RoutingLimits(transfer_usd=200, window_usd=250, window_s=600)
+    tight = RoutingLimits(200, 250, window_s=600, cost_ppm=20_000)
     async with life(world, tmp_path, clock, limits=tight) as node:
         node.policy.config = RoutingConfig(floor=FLOOR, max_cost_ppm=20_000)  # coin weighs more
         for _ in range(8):

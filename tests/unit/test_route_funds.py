@@ -19,7 +19,9 @@ from tests.support.warp_world import AWAY, HOME, USDC, WarpWorld
 WORLD = WarpWorld()
 OUT = Crossing(HOME, AWAY, USDC)
 TERMS = Terms(fee_fixed=3, fee_ppm=40, value=7)
-LANE = Quoted(WORLD.route, OUT, lane_now(WORLD.route, OUT, TERMS, seen_of((), TERMS, (), 0)), TERMS)
+LANE = Quoted(
+    WORLD.route, OUT, lane_now(WORLD.route, OUT, TERMS, seen_of((), TERMS, (), 0)), TERMS, 0
+)
 
 
 def network(*tokens: tuple[ChainId, Token]) -> NetworkSpec:
@@ -69,8 +71,8 @@ def test_what_a_transfer_costs_in_coin_is_in_the_assets_unit_rounded_up() -> Non
     gas, price = api.Gas(HOME, 10**9, 2_000 * 10**8), Price(10**8, 6)
     assert funds.coin_cost(gas, price, 0) == 600_000
     assert funds.coin_cost(gas, price, 1) == 600_001
-    assert funds.coin_cost(None, price, 1) == funds.coin_cost(gas, None, 1) == 0
-    assert funds.coin_cost(gas, Price(0, 6), 1) == 0
+    assert funds.coin_cost(None, price, 1) is funds.coin_cost(gas, None, 1) is None
+    assert funds.coin_cost(gas, Price(0, 6), 1) is None
 
 
 def test_what_is_shown_fits_into_a_frame() -> None:

@@ -31,7 +31,7 @@ LIMITS = RoutingLimits(1_000, 3_000, 3_600, 2_000, transfers=3, coin_wei=7, dead
 def quoted(terms: Terms | None = None, **changes: Any) -> Quoted:
     terms = terms or Terms(value=7)
     lane = lane_now(ROUTE, OUT, terms, seen_of((), terms, (), NOW))
-    return Quoted(ROUTE, OUT, replace(lane, **changes), terms)
+    return Quoted(ROUTE, OUT, replace(lane, **changes), terms, 0)
 
 
 def shipment(number: int = 1, value: int = 500 * USD, **changes: Any) -> Shipment:
@@ -98,6 +98,8 @@ def test_what_is_within_all_limits_is_sent() -> None:
         (board(quotes={(VENUE, OUT): quoted(p95_ms=60_001)}), (), "over the deadline of 60000"),
         (board(quotes={(VENUE, OUT): quoted(Terms(fee_ppm=3_001))}), (), "over 3000 ppm"),
         (board(quotes={(VENUE, OUT): quoted(Terms(fee_fixed=3 * USD))}), (), "over 3000 ppm"),
+        (board(quotes={(VENUE, OUT): replace(quoted(), coin_cost=3 * USD)}), (), "over 3000 ppm"),
+        (board(quotes={(VENUE, OUT): replace(quoted(), coin_cost=None)}), (), "is not known"),
         (board(quotes={(VENUE, OUT): quoted(Terms(fee_ppm=1))}), (), "brings 899999100"),
         (board(), (step(least_out=0),), "at least"),
         (board(), (step(least_out=None),), "at least"),
