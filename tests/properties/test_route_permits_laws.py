@@ -39,9 +39,9 @@ def drawn_limits(chance: random.Random) -> RoutingLimits:
         window_s=chance.randint(1, 600),
         exposure_usd=chance.randint(1_000, 6_000),
         transfers=chance.randint(1, 5),
-        deadline_s=chance.choice([30, 50, 90, 90]),
+        deadline_s=chance.choice([30, 50, 90, 90, 90, 90]),
         cost_ppm=chance.choice([1, 100, 10_000]),
-        coin_wei=chance.choice([0, 2, 3]),
+        coin_wei=chance.choice([0, 3, 3, 3]),
     )
 
 
@@ -54,7 +54,7 @@ def drawn_act(chance: random.Random) -> Act:
         chance.randint(1, 1_001_000),
         chance.choice([90_000] * 3 + [30_000, 1_000]),
         chance.choice([0, 0, 100, 4_000]),
-        chance.choice([10**11, 10**11 + 1, 10**11 + 2] * 2 + [500 * 10**6, 0]),
+        chance.choice([10**11 + at for at in range(5)] + [500 * 10**6, 0]),
         chance.randint(0, 3),
     )
 
@@ -83,7 +83,7 @@ class World:
         terms = Terms(0, fee_ppm, which, room)
         lane = lane_now(bridge, crossing, terms, seen_of((), terms, (), self.now))
         venue = bridge.address(crossing)
-        coin = (0, 10**4, None)[room % 3]
+        coin = (0, 10**4, 0, 10**4, None)[room % 5]
         quoted = Quoted(bridge, crossing, lane, terms, coin)
         args = {"amount": amount, "asset": USDC, "destination": crossing.destination}
         named = tuple((args | {"least_out": least}).items())
