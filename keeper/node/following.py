@@ -302,7 +302,7 @@ class Follower:
             if found is not None:
                 receipt = await chain.receipt(found.transaction)
         except RemoteFault as fault:
-            log.warning("chain_not_read", chain=last.chain, error=str(fault))
+            log.debug("chain_not_read", chain=last.chain, error=str(fault))
             return None
         coin = last.chain, bridge.tokens(one.crossing)[1]
         came = net_flows([receipt] if receipt else [], self._account).get(coin, 0)

@@ -1,4 +1,4 @@
-"""What a routing policy is shown of this keeper's own funds and of the lanes between them. Pure.
+"""What a routing policy is shown of this keeper's own funds and of the lanes between them.
 
 Only lanes between tokens that the network's descriptor names are own lanes: what arrives anywhere
 else is no token that the filling policy, a bid or a repayment could spend.

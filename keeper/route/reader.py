@@ -91,7 +91,7 @@ async def read_all(
                 chains[chain], [reads[place].call for place in places], heads[chain]
             )
         except RemoteFault as fault:
-            log.warning("chain_not_read", chain=chain, error=str(fault))
+            log.debug("chain_not_read", chain=chain, error=str(fault))
             continue
         for place, reply in zip(places, replies, strict=True):
             found[place] = reply
@@ -107,7 +107,7 @@ async def read_heads(
         try:
             found[chain] = (await port.head(level)).ref
         except RemoteFault as fault:
-            log.warning("chain_not_read", chain=chain, error=str(fault))
+            log.debug("chain_not_read", chain=chain, error=str(fault))
     return found
 
 
