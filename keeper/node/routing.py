@@ -48,7 +48,8 @@ log = structlog.get_logger(__name__)
 KIND = "routing"
 ROUND_S = 5.0
 """Between two looks: a transfer takes at least so long, and each look asks every bridge."""
-DEADLINE_BLOCKS = 50
+DEADLINE_BLOCKS = 100
+"""To be mined: half a minute on the quickest chains, twenty on the slowest."""
 FEE_CAP = Wei(5 * 10**16)
 """Most that one transaction of a transfer may cost in gas, in wei."""
 MOST_ACTS = 32
