@@ -146,14 +146,16 @@ class Courier:
 
     async def _date(self, origin: _Origin, found: Sequence[Log], pending: set[bytes]) -> None:
         """Note when what is still on its way was sent, by its block's clock."""
+        blocks: dict[bytes, list[bytes]] = {}
         for entry in found:
-            if entry.topics[:1] != (INSERTED,):
-                continue
-            name = answers(("bytes32", "uint32"), entry.data)[0]
-            if name in pending:
-                block = await self._chains[origin.end.chain].block(entry.block.hash)
-                if block is not None:
-                    origin.sent_at[name] = block.timestamp
+            if entry.topics[:1] == (INSERTED,):
+                name = answers(("bytes32", "uint32"), entry.data)[0]
+                if name in pending:
+                    blocks.setdefault(entry.block.hash, []).append(name)
+        for at, names in blocks.items():
+            block = await self._chains[origin.end.chain].block(at)
+            if block is not None:
+                origin.sent_at |= dict.fromkeys(names, block.timestamp)
 
     async def _deliver(self, origin: _Origin) -> None:
         """Bring what has enough signatures, if nobody did within this keeper's patience."""
