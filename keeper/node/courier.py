@@ -16,6 +16,7 @@ from keeper.reasons import Reason
 from keeper.route.bridges.port import Send
 from keeper.route.bridges.service import Courier
 from keeper.route.bridges.settings import routes_of
+from keeper.route.traffic import Traffic
 from keeper.units import BlockNumber, Wei
 from p2p.port import Topic
 from p2p.service import verdict_of
@@ -68,6 +69,7 @@ class Couriers:
         where = str(config.home / "keeper.toml")
         found = routes_of(config.bridges, parts.network.id, where)
         self._courier: Courier | None = None
+        self.traffic = Traffic()
         if found is None:
             return
         unknown = [chain for chain, _ in found.first_blocks if chain not in parts.watchers]
@@ -89,6 +91,7 @@ class Couriers:
             parts.keys.operator,
             lambda frame: parts.p2p.publish(Topic.MESSAGES, frame),
             Bringer(parts),
+            self.traffic.hear,
         )
 
     def take(self, peer: bytes, frame: bytes) -> Verdict:

@@ -21,7 +21,7 @@ from keeper.reasons import Reason
 from keeper.route.bridges.hyperlane import DISPATCH, INSERTED, End, Hyperlane, process
 from keeper.route.bridges.message import decode_hyperlane
 from keeper.route.bridges.multisig import FRAME, Bring, Validator
-from keeper.route.bridges.port import Send, Stage, Transfer
+from keeper.route.bridges.port import Crossing, Send, Stage, Transfer
 from keeper.units import BlockNumber, ChainId
 from keeper.venue.abi import answers, calldata
 
@@ -42,6 +42,7 @@ class _Origin:
     ready_at: dict[bytes, float] = field(default_factory=dict)
     tries: dict[bytes, int] = field(default_factory=dict)
     said_at: float = 0.0
+    sent_at: dict[bytes, int] = field(default_factory=dict)
 
 
 class Courier:
@@ -53,6 +54,7 @@ class Courier:
         key: this keeper's validator key.
         say: hands a frame to all other keepers; never blocks.
         bring: sends a transaction; whether it was mined and did not revert.
+        heard: told the milliseconds from block to block of what arrives meanwhile.
         patience_s: what the next keeper in turn waits for the one before.
         poll_s: how often final heads are looked at.
     """
@@ -64,11 +66,13 @@ class Courier:
         key: bytes,
         say: Callable[[bytes], None],
         bring: Callable[[Send], Awaitable[bool]],
+        heard: Callable[[Crossing, int], None] = lambda _crossing, _ms: None,
         *,
         patience_s: float = 5.0,
         poll_s: float = 1.0,
     ) -> None:
         self._routes, self._key, self._say, self._bring = tuple(routes), key, say, bring
+        self._heard = heard
         self._patience_s, self._poll_s = patience_s, poll_s
         self._chains = {chain: port for chain, (port, _) in chains.items()}
         self._origins: dict[int, _Origin] = {}
@@ -138,6 +142,20 @@ class Courier:
         for name, frame in frames:
             if name in pending:
                 self._say(frame)
+        await self._date(origin, found, pending)
+
+    async def _date(self, origin: _Origin, found: Sequence[Log], pending: set[bytes]) -> None:
+        """Note when what is still on its way was sent, by its block's clock."""
+        blocks: dict[bytes, list[bytes]] = {}
+        for entry in found:
+            if entry.topics[:1] == (INSERTED,):
+                name = answers(("bytes32", "uint32"), entry.data)[0]
+                if name in pending:
+                    blocks.setdefault(entry.block.hash, []).append(name)
+        for at, names in blocks.items():
+            block = await self._chains[origin.end.chain].block(at)
+            if block is not None:
+                origin.sent_at |= dict.fromkeys(names, block.timestamp)
 
     async def _deliver(self, origin: _Origin) -> None:
         """Bring what has enough signatures, if nobody did within this keeper's patience."""
@@ -177,10 +195,11 @@ class Courier:
 
         Returns the ids of those that have not; what cannot be asked now is not among them.
         """
-        left = set()
+        left, waiting = set(), set()
         for message in origin.validator.messages():
             transfer = self._transfer(message)
             assert transfer is not None, "only served messages wait"
+            waiting.add(transfer.id)
             (read,) = self._routes[0].arrival_reads(transfer)
             chain = self._chains[read.chain]
             try:
@@ -191,8 +210,12 @@ class Courier:
                 continue
             if self._routes[0].stage(transfer, [answer]) is Stage.ARRIVED:
                 origin.validator.delivered(transfer.id)
+                sent = origin.sent_at.pop(transfer.id, None)
+                if sent is not None:
+                    self._heard(transfer.crossing, max(head.timestamp - sent, 0) * 1000)
             else:
                 left.add(transfer.id)
+        origin.sent_at = {name: at for name, at in origin.sent_at.items() if name in waiting}
         return left
 
 
