@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from tests.support.ccip_contracts import (
     End,
     Pooled,
     pooled,
+    section,
     selector,
 )
 from tests.support.policy_contracts import Contract
@@ -310,13 +311,18 @@ def _changes(world: Pooled) -> list[tuple[Callable[[], Awaitable[Any]], str, boo
          signed, False),
         (does(home["registry"], "setPool", home["token"].address, zero),
          "another pool serves its token", True),
+        (does(away["registry"], "setPool", away["token"].address, zero),
+         "another pool serves its token", True),
         (does(away["pool"], "addRemotePool", to_home, word), pools, True),
         (does(home["pool"], "removeRemotePool", to_away,
               encode(["address"], [away["pool"].address])), pools, True),
         (does(home["pool"], "setDynamicConfig", stranger, zero, zero),
          "its pool obeys another router", True),
-        (does(away["pool"], "updateAdvancedPoolHooks", stranger),
-         "its pool asks a contract that is not known", True),
+        (does(away["pool"], "setDynamicConfig", stranger, zero, zero),
+         "its pool obeys another router", True),
+        *((does(pool, "updateAdvancedPoolHooks", stranger),
+           "its pool asks a contract that is not known", True)
+          for pool in (home["pool"], away["pool"])),
         (does(away["token"], "revokeRole", keccak(b"MINTER_ROLE"), away["pool"].address),
          "its pool would not pay out", False),
     ]  # fmt: skip
@@ -349,25 +355,6 @@ async def test_what_an_operator_got_wrong_is_found(anvil_binary: Path) -> None:
             assert await fault_of(ends) == fault
         assert await fault_of(route.ends, 18) == "its token has other decimals"
         assert await fault_of(route.ends) == ""
-
-
-def section(route: Ccip) -> dict[str, Any]:
-    """Return the token as an operator writes it."""
-    chains: dict[str, dict[str, Any]] = {}
-    for end in route.ends:
-        row = asdict(end)
-        del row["chain"]
-        chains[str(end.chain)] = {
-            key: value if key == "selector" else "0x" + value.hex()
-            for key, value in row.items()
-            if value
-        }
-    committee = route.committee
-    return {
-        "kind": "ccip", "asset": "USDC", "decimals": DECIMALS, "threshold": committee.threshold,
-        "signers": ["0x" + signer.hex() for signer in committee.signers],
-        "tag": "0x" + committee.tag.hex(), "p95_s": 60, "p50_s": 15, "chains": chains,
-    }  # fmt: skip
 
 
 async def test_lanes_are_shown_and_routed_over_as_the_contracts_have_them(

@@ -11,6 +11,7 @@ import pytest
 import trio
 from typer.testing import CliRunner
 
+from keeper import config
 from keeper.cli.main import app
 from keeper.errors import ConfigError
 from keeper.execute.intent import Lane, Mode
@@ -18,6 +19,7 @@ from keeper.execute.lane_keys import lane_address, lane_key
 from keeper.execute.ledger import Ledger
 from keeper.execute.service import Executor
 from keeper.keys import Keys
+from keeper.network import ChainSpec, NetworkSpec
 from keeper.node.courier import Couriers
 from keeper.reasons import Reason
 from keeper.route.bridges.multisig import FRAME, address_of
@@ -29,7 +31,6 @@ from p2p.identity import peer_id_text
 from p2p.port import Limits, Topic
 from p2p.verdicts import ACCEPT, Ignore, Reject
 from tests.support.anvil import anvil_binary
-from tests.support.bridge_home import write_home
 from tests.support.hyperlane_contracts import CHAINS, KEYS, THRESHOLD, VERIFIER, Bridged, bridged
 from tests.support.p2p_contract import id_of, seed_of
 from tests.support.p2p_ports import free_ports
@@ -68,12 +69,29 @@ def couriers_of(world: Bridged, executor: object, network: object, key: bytes) -
     return Couriers(cast(Any, parts), cast(Any, config))
 
 
+def home_of(world: Bridged, home: Path) -> None:
+    """Write what `keeper init` writes, and the route's section."""
+    text = config.render(
+        mode="off", password_file="", p2p_port=0, bootstrap=(), http_port=1,
+        endpoints={chain: (site.shop.anvil.url,) for chain, site in world.sites.items()},
+    )  # fmt: skip
+    row = section(world)
+    chains = row.pop("chains")
+    text += "[bridges.usdc]\n" + "".join(f"{name} = {json.dumps(row[name])}\n" for name in row)
+    for chain, body in chains.items():
+        text += f"[bridges.usdc.chains.{chain}]\n"
+        text += "".join(f"{name} = {json.dumps(body[name])}\n" for name in body)
+    (home / "keeper.toml").write_text(text)
+    specs = tuple(ChainSpec(chain, (), ()) for chain in sorted(world.sites))
+    spec = NetworkSpec(VERIFIER, 1_700_000_000_000, 500, specs[0].id, specs)
+    (home / "network.json").write_text(json.dumps(spec.to_json()))
+
+
 async def test_lanes_are_shown_as_the_contracts_have_them(
     anvil_binary: Path, tmp_path: Path
 ) -> None:
     async with bridged(anvil_binary) as world:
-        urls = {chain: site.shop.anvil.url for chain, site in world.sites.items()}
-        write_home(tmp_path, VERIFIER, urls, {"usdc": section(world)})
+        home_of(world, tmp_path)
         for site in world.sites.values():
             await site.shop.anvil.mine(3)
 

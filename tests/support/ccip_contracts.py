@@ -10,7 +10,7 @@ they go.
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -218,7 +218,7 @@ def end_of(end: End) -> CcipEnd:
     places = {field: end.parts[names.get(field, field)].raw for field in fields}
     if "box" in end.parts:
         places["lock_box"] = end.parts["box"].raw
-    return CcipEnd(end.site.chain.id, end.selector, **places)
+    return CcipEnd(end.site.chain.id, end.selector, first_block=0, **places)
 
 
 @asynccontextmanager
@@ -234,3 +234,22 @@ async def pooled(binary: Path) -> AsyncIterator[Pooled]:
             verifier=VERIFIER, timing=Timing(15_000, 60_000),
         )  # fmt: skip
         yield Pooled({HOME: home, AWAY: away}, route)
+
+
+def section(route: Ccip) -> dict[str, Any]:
+    """Return the token as an operator writes it."""
+    chains: dict[str, dict[str, Any]] = {}
+    for end in route.ends:
+        row = asdict(end)
+        del row["chain"]
+        chains[str(end.chain)] = {
+            key: value if key == "selector" else "0x" + value.hex()
+            for key, value in row.items()
+            if value
+        }
+    committee = route.committee
+    return {
+        "kind": "ccip", "asset": "USDC", "decimals": DECIMALS, "threshold": committee.threshold,
+        "signers": ["0x" + signer.hex() for signer in committee.signers],
+        "tag": "0x" + committee.tag.hex(), "p95_s": 60, "p50_s": 15, "chains": chains,
+    }  # fmt: skip

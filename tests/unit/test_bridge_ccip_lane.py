@@ -1,49 +1,35 @@
 """CCIP's lane against answers and logs that are short, wrong, or none at all."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from eth_abi.abi import encode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keeper.chain.port import BlockRef, Log
+from keeper.chain.port import Log
 from keeper.hashing import keccak
-from keeper.route.bridges.ccip import MESSAGE_SENT, STATE_CHANGED
-from keeper.route.bridges.ccip_facts import LOCKS, CcipEnd, Committee, word
-from keeper.route.bridges.ccip_lane import FINAL, PAID_OUT, Ccip
-from keeper.route.bridges.message import CcipMessage, CcipTokens
-from keeper.route.bridges.port import UNBOUNDED, Crossing, Stage, Terms, Timing, lane_of
+from keeper.route.bridges.ccip import STATE_CHANGED
+from keeper.route.bridges.ccip_facts import LOCKS, CcipEnd, word
+from keeper.route.bridges.ccip_lane import PAID_OUT
+from keeper.route.bridges.port import UNBOUNDED, Crossing, Stage, Terms, lane_of
 from keeper.route.graph import fault_of
-from keeper.units import BlockNumber, ChainId, symbol
-
-USDC = symbol("USDC")
-COMMITTEE = Committee(b"KEEP", tuple(bytes([place]) * 20 for place in (3, 1, 2)), 2)
-NAMES = (
-    *("router", "on_ramp", "off_ramp", "registry", "rmn"),
-    *("resolver", "verifier", "token", "pool"),
+from tests.support.ccip_lane import (
+    BLOCK,
+    COMMITTEE,
+    HERE,
+    LANE,
+    RECIPIENT,
+    THERE,
+    TOKENS,
+    hexed,
+    log,
+    raw_of,
+    sent_log,
+    told,
 )
 
-
-def end(chain: int, lock_box: bytes = b"") -> CcipEnd:
-    places = [bytes([16 * chain + place]) * 20 for place in range(len(NAMES))]
-    return CcipEnd(ChainId(chain), 100 + chain, *places, lock_box=lock_box)
-
-
-HERE, THERE = end(1, b"\x77" * 20), end(2)
-LANE = Ccip(USDC, 6, [HERE, THERE], COMMITTEE, verifier=keccak(b"us"), timing=Timing(1, 2))
 OUT, BACK = LANE.crossings()
-RECIPIENT = b"\x55" * 20
-
-
-def hexed(*raws: bytes) -> list[str]:
-    return ["0x" + raw.hex() for raw in raws]
-
-
-def told(kinds: str, *values: Any) -> bytes:
-    return encode(kinds.split(), values)
 
 
 def bucket(tokens: int, size: int, counts: bool = True) -> tuple[int, int, bool, int, int]:
@@ -171,6 +157,15 @@ def test_the_capacity_is_the_most_that_the_pool_takes(
         assert (most + 1) - (most + 1) * bps // 10_000 > room
 
 
+def test_both_tokens_have_the_configured_decimals() -> None:
+    good = sound(HERE, THERE)
+    places = [place for place, reply in enumerate(good) if reply == told("uint8", 6)]
+    assert len(places) == 2
+    for place in places:
+        replies = [*good[:place], told("uint8", 18), *good[place + 1 :]]
+        assert LANE.quoted(OUT, replies).fault == "its token has other decimals"
+
+
 def test_a_pool_that_takes_all_is_at_fault() -> None:
     for bps in (10_000, 65_535):
         assert LANE.quoted(OUT, sound(HERE, THERE, bps=bps)).fault
@@ -188,44 +183,8 @@ def test_a_pool_that_would_not_pay_out_is_at_fault_unless_nothing_is_left_to_pay
     assert fault_of(lane_of(LANE, BACK, terms)) == "no room left"
 
 
-MESSAGE = CcipMessage(
-    source=HERE.selector,
-    destination=THERE.selector,
-    number=4,
-    execution_gas=300_000,
-    receive_gas=0,
-    finality=FINAL,
-    verifiers=keccak(b"list"),
-    on_ramp=word(HERE.on_ramp),
-    off_ramp=THERE.off_ramp,
-    sender=word(b"\x44" * 20),
-    receiver=RECIPIENT,
-)
-TOKENS = CcipTokens(
-    1_234, word(HERE.pool), word(HERE.token), THERE.token, RECIPIENT, (6).to_bytes(32, "big")
-)
-
-
-def raw_of(tokens: CcipTokens = TOKENS, **changes: Any) -> bytes:
-    return replace(MESSAGE, **{"token_transfer": tokens.encode(), **changes}).encode()
-
-
 LANE_TRANSFER = LANE.read(raw_of())
 assert LANE_TRANSFER is not None
-BLOCK = BlockRef(THERE.chain, BlockNumber(9), keccak(b"block"))
-
-
-def log(address: bytes, topics: Sequence[bytes], data: bytes, transaction: bytes = b"\1") -> Log:
-    return Log(BLOCK, 0, transaction, address, tuple(topics), data)
-
-
-def sent_log(raw: bytes, **changes: Any) -> Log:
-    kinds = "address uint256 bytes (address,uint32,uint32,uint256,bytes)[] bytes[]"
-    # the amount beside the message is the sender's word, before fees: it is not what arrives
-    data = told(kinds, "0x" + "00" * 20, 10**9, raw, [], [])
-    topics = (MESSAGE_SENT, word(THERE.selector.to_bytes(8, "big")), word(b"\x44" * 20))
-    made = log(HERE.on_ramp, (*topics, keccak(raw)), data)
-    return replace(made, **changes)
 
 
 def test_a_transfer_is_read_from_the_message_itself() -> None:

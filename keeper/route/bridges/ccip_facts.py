@@ -49,6 +49,7 @@ class CcipEnd:
         resolver: the verifier as ramps name it; `verifier` is the contract behind it.
         token, pool: what is moved, and who locks, burns, releases or mints it.
         lock_box: who holds what the pool locks, or empty where it mints and burns.
+        first_block: from which a courier reads messages.
     """
 
     chain: ChainId
@@ -63,6 +64,7 @@ class CcipEnd:
     token: bytes
     pool: bytes
     lock_box: bytes = b""
+    first_block: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@
     resolver = "0x…"  verifier = "0x…"                # as the ramps name it, and what is behind it
     token = "0x…"  pool = "0x…"
     lock_box = "0x…"                                  # where the pool locks what leaves
+    first_block = 0                                   # from which messages are read
 
 What is written here is what a quote finds, or the lane is cursed.
 """
@@ -36,7 +37,7 @@ _PLACES = (
     *("resolver", "verifier", "token", "pool"),
 )
 """Fields of CcipEnd."""
-_END = {"selector", "lock_box", *_PLACES}
+_END = {"selector", "lock_box", "first_block", *_PLACES}
 
 
 def token_of(row: Mapping[str, Any], verifier: bytes) -> Ccip:
@@ -73,4 +74,5 @@ def _end(name: str, body: Mapping[str, Any]) -> CcipEnd:
     places = {key: address(body[key]) for key in _PLACES}
     if "lock_box" in body:
         places["lock_box"] = address(body["lock_box"])
-    return CcipEnd(ChainId(int(name)), selector, **places)
+    first = whole(body, "first_block") if "first_block" in body else 0
+    return CcipEnd(ChainId(int(name)), selector, first_block=first, **places)
