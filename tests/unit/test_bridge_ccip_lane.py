@@ -14,6 +14,7 @@ from keeper.route.bridges.ccip_facts import LOCKS, CcipEnd, word
 from keeper.route.bridges.ccip_lane import PAID_OUT
 from keeper.route.bridges.port import UNBOUNDED, Crossing, Stage, Terms, lane_of
 from keeper.route.graph import fault_of
+from keeper.venue.abi import answers
 from tests.support.ccip_lane import (
     BLOCK,
     COMMITTEE,
@@ -30,6 +31,7 @@ from tests.support.ccip_lane import (
 )
 
 OUT, BACK = LANE.crossings()
+HERE_POOL = word(HERE.pool)
 
 
 def bucket(tokens: int, size: int, counts: bool = True) -> tuple[int, int, bool, int, int]:
@@ -157,6 +159,17 @@ def test_the_capacity_is_the_most_that_the_pool_takes(
         assert (most + 1) - (most + 1) * bps // 10_000 > room
 
 
+def test_a_list_that_unpacks_to_gigabytes_is_not_unpacked() -> None:
+    good, size = sound(HERE, THERE), 4_000
+    blob = (60_000).to_bytes(32, "big") + bytes(60_000)
+    head = [(32).to_bytes(32, "big"), size.to_bytes(32, "big")]
+    bomb = b"".join([*head, *[(32 * size).to_bytes(32, "big")] * size, blob])
+    assert len(answers(("bytes[]",), bomb)[0]) == size, "240 MB of 190 kB"
+    place = next(place for place, reply in enumerate(good) if reply == told("bytes[]", [HERE_POOL]))
+    replies = [*good[:place], bomb, *good[place + 1 :]]
+    assert LANE.quoted(OUT, replies).fault == "its contracts do not answer as CCIP 2.0's do"
+
+
 def test_both_tokens_have_the_configured_decimals() -> None:
     good = sound(HERE, THERE)
     places = [place for place, reply in enumerate(good) if reply == told("uint8", 6)]
@@ -202,7 +215,7 @@ def test_a_transfer_is_read_from_the_message_itself() -> None:
         {"topics": (topics[0], word(HERE.selector.to_bytes(8, "big")), *topics[2:])},
         {"topics": (keccak(b"Other()"), *topics[1:])},
         {"data": b""},
-        {"data": sent_log(raw).data[:-64]},
+        {"data": sent_log(raw).data[:256]},
         {"data": b"\xff" * 320},
     ):
         assert LANE.sent(OUT, [sent_log(raw, **odd)]) == ()

@@ -28,7 +28,8 @@ EXECUTED = 2
 """Internal.MessageExecutionState.SUCCESS."""
 _SEND = f"ccipSend(uint64,{EVM2ANY})"
 _FEE = f"getFee(uint64,{EVM2ANY})"
-_SENT = ("address", "uint256", "bytes", "(address,uint32,uint32,uint256,bytes)[]", "bytes[]")
+_SENT = ("address", "uint256", "bytes")
+"""What is read of the event: lists of bytes behind it could be made to unpack to gigabytes."""
 
 Message = tuple[bytes, bytes, Sequence[tuple[bytes, int]], bytes, bytes]
 """EVM2AnyMessage: receiver, data, (token, amount)s, fee token, extraArgs."""
