@@ -66,7 +66,7 @@ class Couriers:
     """What a member runs for bridges: a courier of each kind that it signs for."""
 
     def __init__(self, parts: Parts, config: Config) -> None:
-        """Compose the courier.
+        """Compose the couriers.
 
         Raises:
             ConfigError: a section cannot be used.

@@ -16,7 +16,7 @@ from keeper.route.bridges.port import Timing
 from keeper.units import BlockNumber, ChainId, symbol
 
 USDC = symbol("USDC")
-COMMITTEE = Committee(b"KEEP", tuple(bytes([place]) * 20 for place in (3, 1, 2)), 2)
+COMMITTEE = Committee(b"KEEP", tuple(bytes([place]) * 20 for place in (1, 2, 3)), 2)
 NAMES = (
     *("router", "on_ramp", "off_ramp", "registry", "rmn"),
     *("resolver", "verifier", "token", "pool"),

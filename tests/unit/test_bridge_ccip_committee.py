@@ -22,7 +22,7 @@ from keeper.venue.abi import answers
 from tests.support.ccip_lane import HERE, LANE, MESSAGE, THERE, TOKENS, sent_log, told
 
 KEYS = tuple(keccak(bytes([place])) for place in range(4))
-COMMITTEE = Committee(b"KEEP", tuple(map(address_of, KEYS)), 3)
+COMMITTEE = Committee(b"KEEP", tuple(sorted(map(address_of, KEYS))), 3)
 ORDERED = sorted(KEYS, key=address_of)
 """Keys by rising address: the order of turns and of signatures."""
 
@@ -181,7 +181,7 @@ async def test_a_courier_says_what_is_on_its_way_and_brings_it_in_its_turn() -> 
         raise RemoteFault("endpoint", Reason.ENDPOINT_DOWN)
 
     chains: Any = {HERE.chain: home, THERE.chain: away}
-    other = token(replace(COMMITTEE, signers=COMMITTEE.signers[1:], threshold=2))
+    other = token(replace(COMMITTEE, signers=tuple(sorted(map(address_of, KEYS[1:]))), threshold=2))
     tokens = [token(first_block=2), token(first_block=1), other]
     courier = CcipCourier(tokens, chains, KEYS[0], said.append, bring, patience_s=0.0)
     origin, _ = courier._origins  # the third token's committee is others'

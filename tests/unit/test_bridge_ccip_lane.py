@@ -67,7 +67,7 @@ def sound(here: CcipEnd, there: CcipEnd, *, bps: int = 0, out: Any = OPEN, into:
     )
     lane_out = (router, 5, 20, False, 1, 2, 3, verifier, [resolver], [resolver], there.off_ramp)
     lane_in = (router2, True, [word(here.on_ramp)], [resolver2], [])
-    signers = hexed(*sorted(COMMITTEE.signers))
+    signers = hexed(*reversed(COMMITTEE.signers))  # a set's order on the chain is its own
     pair = "(uint128,uint32,bool,uint128,uint128) (uint128,uint32,bool,uint128,uint128)"
     return [
         told("bool", False),

@@ -60,7 +60,7 @@ class Signer:
         first = tokens[0]
         self.committee, end = first.committee, first.end(chain)
         self.selector, self.on_ramp = end.selector, end.on_ramp
-        self._order = sorted(self.committee.signers)
+        self._order = self.committee.signers
         self._me = address_of(key)
         if self._me not in self._order:
             raise ValueError("this keeper is no signer of the committee")

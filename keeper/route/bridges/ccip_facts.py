@@ -72,7 +72,10 @@ class CcipEnd:
 
 @dataclass(frozen=True, slots=True)
 class Committee:
-    """Who signs messages: any `threshold` of the signers, over a version tag of 4 bytes."""
+    """Who signs messages: any `threshold` of the signers, over a version tag of 4 bytes.
+
+    Signers are sorted: a proof has them by rising address, and so do turns.
+    """
 
     tag: bytes
     signers: tuple[bytes, ...]
@@ -189,7 +192,7 @@ def _in(here: CcipEnd, there: CcipEnd, committee: Committee) -> tuple[Fact, ...]
 
     def signed(told: tuple[Any, ...]) -> bool:
         signers, threshold = told
-        known = sorted(map(address, signers)) == sorted(committee.signers)
+        known = tuple(sorted(map(address, signers))) == committee.signers
         return known and threshold == committee.threshold
 
     return (

@@ -57,7 +57,8 @@ def token_of(row: Mapping[str, Any], verifier: bytes) -> Ccip:
     tag = bytes.fromhex(row["tag"].removeprefix("0x"))
     if len(tag) != 4 or not any(tag):
         raise ValueError(f"tag {row['tag']!r} is not 4 bytes")
-    committee = Committee(tag, signers(row["signers"], threshold, "signers"), threshold)
+    who = signers(row["signers"], threshold, "signers")
+    committee = Committee(tag, tuple(sorted(who)), threshold)
     ends = [_end(name, body) for name, body in row["chains"].items()]
     if len(ends) < 2 or len({end.selector for end in ends}) != len(ends):
         raise ValueError("a token is on at least two chains, each with a selector of its own")
