@@ -19,6 +19,10 @@ from keeper.units import ChainId, symbol
 DEFAULT_COIN = "ETH-USD"
 """Market of a chain's native coin where `coin` of its section names none."""
 MODES = ("off", "shadow", "dry", "live")
+MOST_TRANSFERS = 64
+"""Own transfers under way at once: each costs two reads a look."""
+MOST_WINDOW_S = 7 * 86_400
+"""Longest window of the routing limits: what was sent within it is kept."""
 
 TEMPLATE = """\
 # Flowkeeper node. Every value is checked when the node starts; unknown keys are refused.
@@ -53,7 +57,9 @@ port = {http_port}
 liquidation = "liquidation"
 
 # Aave v3, Perpetual Protocol v2: a section [venues.NAME] each; see docs/policies.md.
-# Hyperlane warp routes that this keeper validates: a section [bridges.NAME]; see docs/routing.md.
+# Bridges that this keeper uses, and whose messages it carries: a section [bridges.NAME].
+# A policy of kind routing, `routing = "routing"` above, moves your own funds over them, within the
+# limits of a section [routing] (transfer_usd = 10000, window_usd = 50000); see docs/routing.md.
 """
 
 
@@ -96,6 +102,43 @@ class LightClientConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RoutingLimits:
+    """What the routing policy may do with this keeper's own funds; whole numbers.
+
+    Args:
+        transfer_usd: most that one transfer carries.
+        window_usd: most that all transfers of a window carry.
+        window_s: length of that window.
+        exposure_usd: most in flight that one verifier could lose.
+        transfers: most under way at once.
+        deadline_s: slowest lane to use, its 95th percentile.
+        cost_ppm: most that a transfer may cost of what it carries: fee, coin and gas.
+        coin_wei: most native coin that a bridge may ask for a transfer, besides gas.
+        late_after: multiples of the 95th percentile after which a transfer is called late.
+    """
+
+    transfer_usd: int = 10_000
+    window_usd: int = 50_000
+    window_s: int = 3_600
+    exposure_usd: int = 50_000
+    transfers: int = 4
+    deadline_s: int = 3_600
+    cost_ppm: int = 3_000
+    coin_wei: int = 10**16
+    late_after: int = 4
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value, least = getattr(self, one.name), 0 if one.name == "coin_wei" else 1
+            if type(value) is not int or value < least:
+                raise ValueError(f"routing.{one.name} is a whole number of at least {least}")
+        if self.transfers > MOST_TRANSFERS or self.window_s > MOST_WINDOW_S:
+            raise ValueError(
+                f"routing: at most {MOST_TRANSFERS} transfers at once, a window of at most a week"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """A node's settings.
 
@@ -114,6 +157,7 @@ class Config:
         bridges: bridges whose messages this node signs and delivers, by name;
             `keeper.route.bridges.settings` reads them.
         light_clients: how finality is proven, per chain; the others' endpoints are asked.
+        routing: limits of what the routing policy moves.
     """
 
     home: Path
@@ -130,6 +174,7 @@ class Config:
     policy: dict[str, dict[str, Any]] = field(default_factory=dict)
     venues: dict[str, dict[str, Any]] = field(default_factory=dict)
     bridges: dict[str, dict[str, Any]] = field(default_factory=dict)
+    routing: RoutingLimits = RoutingLimits()
 
     def settings_of(self, kind: str) -> dict[str, Any]:
         """Return the settings of the policy of a kind."""
@@ -167,7 +212,7 @@ class Config:
         )
 
 
-KINDS = {"liquidation", "deleverage", "filling"}
+KINDS = {"liquidation", "deleverage", "filling", "routing"}
 """Kinds of policies that a node runs; the others can be written, checked and backtested only."""
 _SECTIONS: dict[str, set[str]] = {
     "node": {"mode", "password_file"},
@@ -178,6 +223,7 @@ _SECTIONS: dict[str, set[str]] = {
     "policy": KINDS,
     "venues": set(),
     "bridges": set(),
+    "routing": {field.name for field in fields(RoutingLimits)},
     "light_client": set(),
 }
 _PER_CHAIN: dict[str, set[str]] = {
@@ -302,6 +348,7 @@ def _build(home: Path, raw: dict[str, Any]) -> Config:
         policy={str(kind): dict(row) for kind, row in raw.get("policy", {}).items()},
         venues={str(name): dict(row) for name, row in raw.get("venues", {}).items()},
         bridges={str(name): dict(row) for name, row in raw.get("bridges", {}).items()},
+        routing=RoutingLimits(**raw.get("routing", {})),
     )
 
 

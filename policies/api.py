@@ -119,10 +119,17 @@ class Holding(msgspec.Struct, frozen=True, array_like=True, gc=False):
     available: Wide
     in_flight: Wide = Wide(0)
     reserved: Wide = Wide(0)
+    own: Wide | None = None
+    """What own transfers brought here since the view before, less what they took; None: not known,
+    as in the first view of a node's life."""
 
 
 class BridgeQuote(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What one lane of one bridge asks: fee, latency quantiles, security class, room left."""
+    """What one lane of one bridge asks: fee, latency quantiles, security class, room left.
+
+    `fee_ppm` and `fee_fixed` are taken from what goes in; `coin_cost` is gas and what the bridge
+    asks in coin, worth so much of the asset.
+    """
 
     bridge: bytes
     origin: int
@@ -134,6 +141,7 @@ class BridgeQuote(msgspec.Struct, frozen=True, array_like=True, gc=False):
     p95_ms: int
     security: int
     capacity: Wide
+    coin_cost: int = 0
 
 
 class Breaker(msgspec.Struct, frozen=True, array_like=True, gc=False):

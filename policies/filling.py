@@ -158,7 +158,7 @@ class Filling:
         given = next(row for row in view.prices if row.market == one.given)
         fees = [
             ceil_div(income * lane.fee_ppm, PPM)
-            + sizing.value_ceil(lane.fee_fixed, given.price, given.decimals)
+            + sizing.value_ceil(lane.fee_fixed + lane.coin_cost, given.price, given.decimals)
             for lane in view.bridges
             if (lane.origin, lane.destination, lane.asset)
             == (one.origin, one.destination, one.given)

@@ -5,7 +5,8 @@
 
 It bids for nothing: its steps move the keeper's own funds over bridges. In flight counted, an order
 is placed once and not again in every view until it arrives. What its own moves take from a place or
-bring there is no demand: forecasts that counted it would chase themselves.
+bring there is no demand: forecasts that counted it would chase themselves. Where the view does not
+tell, it is guessed from what is in flight.
 """
 
 import hashlib
@@ -112,19 +113,19 @@ class Routing:
     def _levels(self, key: Key, demand: Demand, view: MarketView) -> Levels:
         lanes = [lane for lane in self._lanes(view) if (lane.destination, lane.asset) == key]
         lead = min((lane.p95_ms for lane in lanes), default=0)
-        fixed = min((lane.fee_fixed for lane in lanes), default=0)
+        fixed = min((lane.fee_fixed + lane.coin_cost for lane in lanes), default=0)
         found = levels(demand, lead, fixed, self.config.holding_ppm_per_day)
         lift = max(self.config.floor - found.low, 0)
         return Levels(found.low + lift, found.high + lift)
 
     def _lanes(self, view: MarketView) -> list[BridgeQuote]:
+        """Return the lanes to count on; one that is full now still says how long it takes."""
         stopped = {row.scope for row in view.breakers if row.level >= 2}
         return [
             lane
             for lane in view.bridges
             if lane.p95_ms <= self.config.deadline_ms
             and lane.security <= self.config.max_security
-            and lane.capacity > lane.fee_fixed
             and bytes(32) not in stopped
             and lane.bridge.ljust(32, b"\0") not in stopped
         ]
@@ -139,7 +140,7 @@ class Routing:
             amount = min(ceil_div((wanted + lane.fee_fixed) * PPM, PPM - lane.fee_ppm), free)
             if lane.fee_ppm >= PPM or amount <= lane.fee_fixed:
                 continue
-            cost = ceil_div(amount * lane.fee_ppm, PPM) + lane.fee_fixed
+            cost = ceil_div(amount * lane.fee_ppm, PPM) + lane.fee_fixed + lane.coin_cost
             rate = ceil_div(cost * PPM, amount)
             if rate > self.config.max_cost_ppm:
                 continue
@@ -179,7 +180,8 @@ class Routing:
             row = holdings.get(key)
             if row is not None:
                 arrived = max(int(before.in_flight) - int(row.in_flight), 0)
-                out = int(before.held) + arrived - int(row.available) - moved.get(key, 0)
+                own = arrived - moved.get(key, 0) if row.own is None else int(row.own)
+                out = int(before.held) + own - int(row.available)
                 known = Demand(int(before.mean), int(before.deviation))
                 span = view.now_ms - memory.now_ms
                 demand[key] = known.after(out, span, self.config.weight_ppm)

@@ -132,6 +132,10 @@ class Executor:
         )
         return Outcome(intent.key, status, Reason.MODE_OFF)
 
+    async def look(self, key: bytes) -> Task | None:
+        """Return a task as the ledger has it, in whatever mode, or None if it was never planned."""
+        return await self._journal.task(key)
+
     async def wait(self, key: bytes, *, settled: bool = True) -> Outcome:
         """Return the outcome of a task once it is closed, or mined if that is enough."""
 

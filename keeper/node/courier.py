@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import structlog
 import trio
@@ -19,9 +20,11 @@ from keeper.reasons import Reason
 from keeper.route.bridges.ccip_committee import CCIP_FRAME
 from keeper.route.bridges.ccip_courier import CcipCourier
 from keeper.route.bridges.ccip_lane import Ccip
+from keeper.route.bridges.hyperlane import Hyperlane
 from keeper.route.bridges.port import Send
 from keeper.route.bridges.service import Courier
 from keeper.route.bridges.settings import bridges_of, routes_of
+from keeper.route.traffic import Traffic
 from keeper.units import BlockNumber, ChainId, Wei
 from p2p.port import Topic
 from p2p.service import verdict_of
@@ -86,6 +89,7 @@ class Couriers:
         )
         found = routes_of(config.bridges, parts.network.id, where)
         self._courier: Courier | None = None
+        self.traffic = Traffic()
         if found is None:
             return
         if parts.keys.address not in found.routes[0].validators:
@@ -100,6 +104,7 @@ class Couriers:
             parts.keys.operator,
             lambda frame: parts.p2p.publish(Topic.MESSAGES, frame),
             Bringer(parts),
+            partial(self.traffic.hear, Hyperlane.name),
         )
 
     def take(self, peer: bytes, frame: bytes) -> Verdict:

@@ -23,6 +23,7 @@ from keeper.node.own import own_work
 from keeper.node.parts import Parts
 from keeper.node.registry import Registry
 from keeper.node.risk import RiskWork
+from keeper.node.routing import routing_of
 from keeper.node.session import Listeners, Session
 from keeper.node.shown import Shown
 from keeper.node.trader import Trader
@@ -113,6 +114,11 @@ class MemberWork:
         self.filler = filler_of(parts, config, setting, self.trader.costs, self.session.me)
         self.own = own_work(parts, config, self.session.setting, self.trader.costs)
         self.couriers = Couriers(parts, config)
+        promised = dict if self.filler is None else self.filler.promised
+        traffic = self.couriers.traffic
+        self.routing = routing_of(parts, config, setting, self.trader.costs, promised, traffic)
+        if self.filler is not None and self.routing is not None:
+            self.filler.spoken_for = self.routing.follower.leaving
         self.carrier = Carrier(
             parts.network,
             parts.archive,
@@ -150,6 +156,8 @@ class MemberWork:
             nursery.start_soon(self.activator.run)
             if self.filler is not None:
                 nursery.start_soon(self.filler.run)
+            if self.routing is not None:
+                nursery.start_soon(self.routing.run)
             nursery.start_soon(self.runner.run)
             nursery.start_soon(self.risk.run)
             nursery.start_soon(self._chase.end, nursery.cancel_scope)
@@ -166,6 +174,8 @@ class MemberWork:
         if self.filler is not None:
             self.filler.on_final(snapshot)
         self.trader.on_final(snapshot)
+        if self.routing is not None:
+            self.routing.on_final(snapshot)
         if self.own is not None:
             self.own.on_final(snapshot)
 
@@ -202,6 +212,7 @@ class MemberWork:
             "evidence": session.evidence,
             "policy_faults": dict(self.trader.seat.host.faults),
             "bids": self.trader.bids,
+            "routing": None if self.routing is None else self.routing.status(),
         }
         if newest is not None:
             state = decode_state(newest.book.rules["award"])

@@ -10,15 +10,19 @@ a pool can be in; a window of ticks is read, and a sale that leaves it ends ther
 
 from collections.abc import Mapping, Sequence
 
+import structlog
+
 from keeper.chain.port import BlockRef, Call, Chain, Level
 from keeper.errors import RemoteFault
 from keeper.reasons import Reason
-from keeper.route.bridges.port import Bridge, Crossing, Terms, lane_of
+from keeper.route.bridges.port import Bridge, Crossing, Read, Terms, lane_of
 from keeper.route.congestion import Seen, live
 from keeper.route.graph import Lane
 from keeper.route.ticks import MAX_CROSSINGS, MAX_TICK, MIN_TICK, TickBook
 from keeper.units import ChainId
 from keeper.venue.abi import answers, calldata
+
+log = structlog.get_logger(__name__)
 
 WINDOW = 13_864
 """Ticks to read on either side of the price: a factor of four."""
@@ -71,17 +75,56 @@ async def read_ticks(
         raise RemoteFault(where, Reason.REVERTED, f"no Uniswap v3 pool: {error}") from error
 
 
-async def read_terms(chains: Mapping[ChainId, Chain], bridge: Bridge, crossing: Crossing) -> Terms:
-    """Return a bridge's terms for a crossing, as final blocks have them.
+async def read_all(
+    chains: Mapping[ChainId, Chain], reads: Sequence[Read], heads: Mapping[ChainId, BlockRef]
+) -> list[bytes | None]:
+    """Return the answers in order, each at its chain's head in one batch.
 
-    Raises:
-        RemoteFault: a chain cannot be read.
+    An answer is empty where a call reverted, and None where its chain has no head here or cannot be
+    asked: one chain that is down must not hide the others.
     """
-    replies = []
-    for read in bridge.quote_reads(crossing):
-        chain = chains[read.chain]
-        replies += await _calls(chain, [read.call], (await chain.head(Level.FINAL)).ref)
-    return bridge.quoted(crossing, replies)
+    found: list[bytes | None] = [None] * len(reads)
+    for chain in sorted({read.chain for read in reads} & heads.keys()):
+        places = [place for place, read in enumerate(reads) if read.chain == chain]
+        try:
+            replies = await _calls(
+                chains[chain], [reads[place].call for place in places], heads[chain]
+            )
+        except RemoteFault as fault:
+            log.debug("chain_not_read", chain=chain, error=str(fault))
+            continue
+        for place, reply in zip(places, replies, strict=True):
+            found[place] = reply
+    return found
+
+
+async def read_heads(
+    chains: Mapping[ChainId, Chain], level: Level = Level.UNSAFE
+) -> dict[ChainId, BlockRef]:
+    """Return the newest block of each chain that answers."""
+    found = {}
+    for chain, port in sorted(chains.items()):
+        try:
+            found[chain] = (await port.head(level)).ref
+        except RemoteFault as fault:
+            log.debug("chain_not_read", chain=chain, error=str(fault))
+    return found
+
+
+async def read_terms(
+    chains: Mapping[ChainId, Chain],
+    wanted: Sequence[tuple[Bridge, Crossing]],
+    heads: Mapping[ChainId, BlockRef],
+) -> list[Terms | None]:
+    """Return the terms of crossings at these heads, or None where a chain cannot be asked."""
+    reads = [bridge.quote_reads(crossing) for bridge, crossing in wanted]
+    replies = await read_all(chains, [read for some in reads for read in some], heads)
+    found: list[Terms | None] = []
+    for (bridge, crossing), some in zip(wanted, reads, strict=True):
+        mine, replies = replies[: len(some)], replies[len(some) :]
+        known = [reply for reply in mine if reply is not None]
+        found.append(bridge.quoted(crossing, known) if len(known) == len(some) else None)
+    return found
 
 
 async def read_lanes(
@@ -89,7 +132,7 @@ async def read_lanes(
     bridges: Sequence[Bridge],
     seen: Mapping[tuple[bytes, Crossing], Seen] | None = None,
 ) -> tuple[tuple[Lane, Terms], ...]:
-    """Return every lane of some bridges as it is now, with its terms.
+    """Return every lane of some bridges as it is now, with its terms, as final blocks have them.
 
     Args:
         chains: all that the bridges join.
@@ -99,13 +142,18 @@ async def read_lanes(
     Raises:
         RemoteFault: a chain cannot be read.
     """
+    wanted = [(bridge, crossing) for bridge in bridges for crossing in bridge.crossings()]
+    heads = {chain: (await port.head(Level.FINAL)).ref for chain, port in chains.items()}
     found = []
-    for bridge in bridges:
-        for crossing in bridge.crossings():
-            terms = await read_terms(chains, bridge, crossing)
-            lane = lane_of(bridge, crossing, terms)
-            known = (seen or {}).get((lane.bridge, crossing), Seen())
-            found.append((live(lane, known), terms))
+    for (bridge, crossing), terms in zip(
+        wanted, await read_terms(chains, wanted, heads), strict=True
+    ):
+        if terms is None:
+            where = f"chains {crossing.origin} and {crossing.destination}"
+            raise RemoteFault(where, Reason.ENDPOINT_DOWN, f"{bridge.name} cannot be asked")
+        lane = lane_of(bridge, crossing, terms)
+        known = (seen or {}).get((lane.bridge, crossing), Seen())
+        found.append((live(lane, known), terms))
     return tuple(found)
 
 

@@ -113,6 +113,8 @@ class Filler:
         self._busy: dict[bytes, Deliverable] = {}
         self._done: set[bytes] = set()
         self._locks: dict[tuple[ChainId, bytes], trio.Lock] = {}
+        self.spoken_for: Callable[[], Mapping[tuple[ChainId, bytes], int]] = dict
+        """What others of this keeper are about to take from the same account."""
         self._delivered = metrics.counter(
             "keeper_orders_delivered_total", "Orders this keeper tried to deliver.", ("status",)
         )
@@ -175,7 +177,7 @@ class Filler:
 
     async def _inventory(self, chains: set[ChainId]) -> tuple[api.Holding, ...]:
         """Read this keeper's own tokens, what is on its way out counted as reserved."""
-        rows = []
+        rows, promised, others = [], self.promised(), self.spoken_for()
         for chain in sorted(chains):
             spec, port = self._network.chain(chain), self._watchers[chain].chain
             head = await port.head()
@@ -183,15 +185,20 @@ class Filler:
                 data = calldata("balanceOf", ("address",), (self._account,))
                 raw = await port.call(token.address, data, head.ref)
                 held = int.from_bytes(raw[:BALANCE_BYTES], "big")
-                leaving = sum(
-                    one.order.output_amount
-                    for one in self._busy.values()
-                    if (one.open.destination, one.asked) == (chain, token.asset)
-                )
+                place = chain, token.asset
+                leaving = promised.get(place, 0) + others.get(place, 0)
                 most = (1 << 127) - 1
                 available, reserved = api.Wide(min(held, most)), api.Wide(min(leaving, most))
                 rows.append(api.Holding(chain, token.asset, available, api.Wide(0), reserved))
         return tuple(rows)
+
+    def promised(self) -> dict[tuple[ChainId, bytes], int]:
+        """Return what deliveries under way are about to take, by chain and asset."""
+        found: dict[tuple[ChainId, bytes], int] = {}
+        for one in self._busy.values():
+            place = one.open.destination, one.asked
+            found[place] = found.get(place, 0) + one.order.output_amount
+        return found
 
     async def _deliver(self, one: Deliverable, snapshot: Snapshot) -> None:
         """Approve and fill; deliveries of one token wait for each other, as approvals must."""

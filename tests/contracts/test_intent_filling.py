@@ -312,6 +312,24 @@ async def test_what_cannot_be_approved_is_not_filled_nor_tried_for_ever(net: Net
     assert len(bank.sent) == 1
 
 
+async def test_what_others_of_this_keeper_are_about_to_take_is_not_spent(net: Net) -> None:
+    rich(net)
+    opened(net, wanted(net, input_amount=100 * USD, output_amount=99 * USD))
+    bank, host, place = Bank(net), Host(FREE), (net.worlds[1].chain, USDC)
+    leaving = {place: net.held(1, "bob") - 98 * USD}
+    filler = make_filler(net, bank, host, Turns(0, 1))
+    filler.spoken_for = lambda: leaving
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(filler.run)
+        await follow(net, filler, LAG + 2)
+        assert bank.sent == []
+        assert host.views[0].inventory[0].reserved == leaving[place]
+        leaving[place] -= USD
+        await follow(net, filler)
+        assert len(bank.sent) == 2
+        nursery.cancel_scope.cancel()
+
+
 async def test_funds_are_read_from_the_chain_and_bound_what_is_taken(net: Net) -> None:
     rich(net)
     for nonce in range(2):

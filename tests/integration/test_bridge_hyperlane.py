@@ -23,6 +23,7 @@ from tests.support.anvil import anvil_binary
 from tests.support.hyperlane_contracts import (
     CHAINS,
     KEYS,
+    THRESHOLD,
     USDC,
     VERIFIER,
     Bridged,
@@ -250,6 +251,15 @@ async def test_a_route_that_is_set_up_otherwise_is_cursed(anvil_binary: Path) ->
         assert bad.fault == "another module checks its messages"
         assert lane_of(world.route, world.route.crossings()[0], bad).cursed
         assert (await world.terms(1)).fault == "", "the other direction is checked elsewhere"
+        odd = await world.sites[HOME].shop.token("USDT", 6)
+        ends = [replace(world.route.end(HOME), token=odd.raw), world.route.end(AWAY)]
+        other = Hyperlane(
+            USDC, ends, world.route.validators, THRESHOLD, verifier=VERIFIER,
+            timing=world.route.timing,
+        )  # fmt: skip
+        for crossing in other.crossings():
+            reads = await world.answers(other.quote_reads(crossing))
+            assert other.quoted(crossing, reads).fault == "a router of it holds another token"
         zero = "0x" + "00" * 20
         await router.tx("setInterchainSecurityModule(address)", zero)
         assert (await world.terms(0)).fault == ""

@@ -235,6 +235,9 @@ def test_promote_climbs_one_rung_at_a_time(tmp_path: Path) -> None:
     assert loaded.policies["liquidation"] == "liquidation"
     assert "# What this node may do" in (home / "keeper.toml").read_text()
     assert run("promote", "liquidation", "--home", str(home), "--to", "off")["mode"] == "off"
+    for mode in ("shadow", "dry"):
+        assert run("promote", "routing", "--home", str(home), "--to", mode)["kind"] == "routing"
+    assert configs.load(home).policies == {"liquidation": "liquidation", "routing": "routing"}
 
 
 def test_a_policy_that_fails_its_checks_stays_in_the_shadow(tmp_path: Path) -> None:

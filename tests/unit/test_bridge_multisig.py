@@ -234,17 +234,22 @@ class Liar:
     logs: list[Log]
     root: bytes
     reads: int = 0
+    now: int = 0
+    done: bytes = bytes(32)
 
     async def head(self, level: Level = Level.UNSAFE) -> Header:
         ref = BlockRef(HOME, BlockNumber(5), b"\x05" * 32)
-        return Header(ref, b"", Timestamp(0), b"", b"", Wei(0), 0, 0)
+        return Header(ref, b"", Timestamp(self.now), b"", b"", Wei(0), 0, 0)
+
+    async def block(self, block_hash: bytes) -> Header | None:
+        return await self.head() if block_hash == b"\x03" * 32 else None
 
     async def history(self, *_: object) -> Sequence[Log]:
         self.reads += 1
         return self.logs
 
     async def call(self, to: bytes, data: bytes, at: BlockRef) -> bytes:
-        return self.root if to == HOOK else bytes(32)
+        return self.root if to == HOOK else self.done
 
 
 def logs_of(count: int) -> list[Log]:
@@ -286,6 +291,31 @@ async def test_nothing_is_said_on_leaves_that_do_not_give_the_hooks_root() -> No
     assert courier.take(b"\0\0\0\x09" + said[0][4:]) is None
     assert courier.take(said[0]) is Reason.DUPLICATE
     await trio.lowlevel.checkpoint()
+
+
+async def test_how_long_others_messages_take_is_heard() -> None:
+    tree = Tree()
+    for nonce in range(3):
+        tree.insert(message(nonce).id)
+    home, away = Liar(logs_of(3), tree.root, now=100), Liar([], Tree().root, now=130)
+    heard: list[tuple[Crossing, int]] = []
+
+    async def bring(_: Send) -> bool:
+        raise AssertionError("nothing is ready")
+
+    chains: Any = {HOME: (home, BlockNumber(0)), AWAY: (away, BlockNumber(0))}
+    courier = Courier(
+        [route()], chains, KEYS[0], lambda _: None, bring, lambda *one: heard.append(one)
+    )
+    (origin, _) = courier._origins.values()
+    await courier._follow(origin)
+    assert (heard, len(origin.sent_at)) == ([], 3)
+    away.done = (1).to_bytes(32, "big")
+    await courier._forget(origin)
+    assert heard == [(Crossing(HOME, AWAY, USDC), 30_000)] * 3
+    assert origin.sent_at == {}
+    await courier._forget(origin)
+    assert len(heard) == 3, "each is heard once"
 
 
 async def test_one_dead_destination_does_not_stop_the_others() -> None:

@@ -154,6 +154,44 @@ def test_its_own_moves_are_no_demand() -> None:
     assert means(spent)[10] == 10**6 * 10**6 // 60_000
 
 
+def test_what_own_transfers_did_is_no_demand_even_where_in_flight_hides_it() -> None:
+    policy = Routing(RoutingConfig(floor=10**8, weight_ppm=1_000_000))
+    _, state = policy.decide(holdings(0, 10**10, 10**6, 500), b"")
+
+    def seen(home: int, away: int, own: tuple[int, int] | None) -> dict[int, int]:
+        view = holdings(60_000, home, away, 500)
+        if own is not None:
+            rows = (
+                structs.replace(row, own=Wide(amount))
+                for row, amount in zip(view.inventory, own, strict=True)
+            )
+            view = structs.replace(view, inventory=tuple(rows))
+        return means(policy.decide(view, state)[1])
+
+    # one arrives as the next one leaves: as much is in flight as before
+    assert seen(10**10 - 500, 10**6 + 500, (-500, 500)) == {1: 0, 10: 0}
+    assert seen(10**10 - 500, 10**6 + 500, None) != {1: 0, 10: 0}, "the control: it is not told"
+    came_back = seen(10**10 + 500, 10**6, (500, 0))
+    assert came_back == {1: 0, 10: 0}
+    assert seen(10**10 - 600, 10**6, (-500, 0))[1] > 0, "what others took is demand"
+
+
+def test_coin_is_a_cost_and_is_not_sent() -> None:
+    policy = Routing(RoutingConfig(floor=10**8))
+    (lane,) = view(0).bridges
+    cheap, dear = (
+        structs.replace(view(0), bridges=(structs.replace(lane, coin_cost=cost),))
+        for cost in (10**5, 10**6)
+    )
+    (act,), _ = policy.decide(cheap, b"")
+    (free,), _ = policy.decide(view(0), b"")
+    assert isinstance(act, Act)
+    assert isinstance(free, Act)
+    assert act.steps == free.steps
+    (skip,), _ = policy.decide(dear, b"")
+    assert isinstance(skip, Skip)
+
+
 def test_a_memory_that_cannot_be_read_is_none() -> None:
     policy = Routing(RoutingConfig(floor=10**8))
     fresh = policy.decide(view(0), b"")

@@ -81,6 +81,10 @@ class Escrow:
         del crossing
         return self._maker
 
+    def tokens(self, crossing: Crossing) -> tuple[bytes, bytes]:
+        """Return the network's token of the asset on either chain."""
+        return self._token(crossing.origin), self._token(crossing.destination)
+
     def quote_reads(self, crossing: Crossing) -> tuple[Read, ...]:
         """Return whether both escrows are there, and what the maker holds."""
         delay = calldata("escape_delay()")
@@ -181,6 +185,10 @@ class Escrow:
         if here == ABORT and mine == GONE:
             return Stage.RETURNED
         return Stage.READY if theirs == LOCKED else Stage.SENT
+
+    def witnesses(self, transfer: Transfer) -> tuple[bytes, ...]:
+        """Return the escrow of the destination."""
+        return (self._escrow(transfer.crossing.destination),)
 
     def delivery(self, transfer: Transfer, logs: Sequence[Log]) -> Delivery | None:
         """Return the payment of the maker's leg to the sender."""

@@ -104,8 +104,13 @@ class Hyperlane:
         """Return the router on the origin."""
         return self._ends[crossing.origin].router
 
+    def tokens(self, crossing: Crossing) -> tuple[bytes, bytes]:
+        """Return the collateral of each end; a router that mints and burns is its own token."""
+        here, there = self._pair(crossing)
+        return here.token or here.router, there.token or there.router
+
     def quote_reads(self, crossing: Crossing) -> tuple[Read, ...]:
-        """Return fee, both routers' remote ends, who checks on arrival, and the collateral."""
+        """Return fee, remote ends, who checks on arrival, the collateral, and the tokens held."""
         here, there = self._pair(crossing)
         reads = [
             Read(here.chain, Call(here.router, calldata("quoteGasPayment(uint32)", there.domain))),
@@ -117,6 +122,8 @@ class Hyperlane:
         if there.token:
             data = calldata("balanceOf(address)", there.router)
             reads.append(Read(there.chain, Call(there.token, data)))
+        holds = calldata("wrappedToken()")
+        reads += [Read(end.chain, Call(end.router, holds)) for end in (here, there) if end.token]
         return tuple(reads)
 
     def quoted(self, crossing: Crossing, replies: Sequence[bytes]) -> Terms:
@@ -128,11 +135,15 @@ class Hyperlane:
                 answers(types, data) for types, data in zip(kinds, replies, strict=False)
             )
             room = answers(("uint256",), replies[5])[0] if there.token else UNBOUNDED
+            collateral = [end.token for end in (here, there) if end.token]
+            held = [answers(("address",), one)[0] for one in replies[6 if there.token else 5 :]]
         except (ValueError, IndexError):
             return Terms(fault="its contracts do not answer as a warp route does")
         fault = ""
         if out != word(there.router) or back != word(here.router):
             fault = "its routers do not name each other"
+        elif [address(one) for one in held] != collateral:
+            fault = "a router of it holds another token"
         elif address(ism) != there.ism:
             fault = "another module checks its messages"
         elif (tuple(map(address, validators)), threshold) != (self.validators, self.threshold):
@@ -197,6 +208,11 @@ class Hyperlane:
         except (ValueError, IndexError):
             return Stage.SENT
         return Stage.ARRIVED if done else Stage.SENT
+
+    def witnesses(self, transfer: Transfer) -> tuple[bytes, ...]:
+        """Return mailbox and router of the destination."""
+        there = self._ends[transfer.crossing.destination]
+        return there.mailbox, there.router
 
     def delivery(self, transfer: Transfer, logs: Sequence[Log]) -> Delivery | None:
         """Return the transaction that processed the message and paid the recipient the amount."""

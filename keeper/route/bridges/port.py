@@ -18,7 +18,7 @@ from keeper.chain.port import BlockRef, Call, Log
 from keeper.parameters import BridgeClass
 from keeper.plan import Step, StepKind
 from keeper.route.graph import Lane
-from keeper.units import ChainId
+from keeper.units import PPM, ChainId, ceil_div
 
 UNBOUNDED = 1 << 128
 """The room of a lane whose bridge names none."""
@@ -150,6 +150,10 @@ class Bridge(Protocol):
         """Return what a plan step names as its venue: a contract on the origin, 20 bytes."""
         ...
 
+    def tokens(self, crossing: Crossing) -> tuple[bytes, bytes]:
+        """Return the token it takes on the origin and the one it gives on the destination."""
+        ...
+
     def quote_reads(self, crossing: Crossing) -> tuple[Read, ...]:
         """Return what must be read to quote a crossing."""
         ...
@@ -176,12 +180,21 @@ class Bridge(Protocol):
         """Return how far a transfer is; what cannot be understood is no progress."""
         ...
 
+    def witnesses(self, transfer: Transfer) -> tuple[bytes, ...]:
+        """Return the contracts on the destination whose logs show a delivery."""
+        ...
+
     def delivery(self, transfer: Transfer, logs: Sequence[Log]) -> Delivery | None:
         """Return the proof of delivery in the logs of a block on the destination, if it is there.
 
         A proof is as final as the block: ask with the logs of final ones.
         """
         ...
+
+
+def brings(terms: Terms, amount: int) -> int:
+    """Return what arrives of an amount under some terms, rounded down; maybe nothing, or less."""
+    return amount - ceil_div(amount * terms.fee_ppm, PPM) - terms.fee_fixed
 
 
 def lane_of(bridge: Bridge, crossing: Crossing, terms: Terms, coin_cost: int = 0) -> Lane:
@@ -243,8 +256,8 @@ def step_sends(
                 raise ValueError(f"{bridge.name} asks {terms.value} wei, above {most_value}")
             if amount > terms.capacity:
                 raise ValueError(f"{bridge.name} takes at most {terms.capacity}")
-            brings = amount - -(-amount * terms.fee_ppm // 1_000_000) - terms.fee_fixed
-            if brings < max(least, 1):
-                raise ValueError(f"{bridge.name} brings {brings}, and {least} is asked for")
+            arrives = brings(terms, amount)
+            if arrives < max(least, 1):
+                raise ValueError(f"{bridge.name} brings {arrives}, and {least} is asked for")
             return bridge.sends(crossing, amount, sender, recipient, terms)
     raise ValueError(f"no bridge 0x{step.venue.hex()} carries step {step.id!r}")

@@ -9,7 +9,7 @@ the hook at that very block.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 import trio
@@ -20,7 +20,7 @@ from keeper.reasons import Reason
 from keeper.route.bridges.hyperlane import DISPATCH, INSERTED, End, Hyperlane, process
 from keeper.route.bridges.message import decode_hyperlane
 from keeper.route.bridges.multisig import FRAME, Bring, Validator
-from keeper.route.bridges.port import Send, Stage, Transfer
+from keeper.route.bridges.port import Crossing, Send, Stage, Transfer
 from keeper.route.bridges.turns import Turns
 from keeper.units import BlockNumber, ChainId
 from keeper.venue.abi import answers, calldata
@@ -39,6 +39,7 @@ class _Origin:
     next: int
     turns: Turns
     said_at: float = 0.0
+    sent_at: dict[bytes, int] = field(default_factory=dict)
 
 
 class Courier:
@@ -50,6 +51,7 @@ class Courier:
         key: this keeper's validator key.
         say: hands a frame to all other keepers; never blocks.
         bring: sends a transaction; whether it was mined and did not revert.
+        heard: told the milliseconds from block to block of what arrives meanwhile.
         patience_s: what the next keeper in turn waits for the one before.
         poll_s: how often final heads are looked at.
     """
@@ -61,12 +63,13 @@ class Courier:
         key: bytes,
         say: Callable[[bytes], None],
         bring: Callable[[Send], Awaitable[bool]],
+        heard: Callable[[Crossing, int], None] = lambda _crossing, _ms: None,
         *,
         patience_s: float = 5.0,
         poll_s: float = 1.0,
     ) -> None:
         self._routes, self._key, self._say, self._bring = tuple(routes), key, say, bring
-        self._poll_s = poll_s
+        self._heard, self._poll_s = heard, poll_s
         self._chains = {chain: port for chain, (port, _) in chains.items()}
         self._origins: dict[int, _Origin] = {}
         for chain, (_, start) in chains.items():
@@ -136,6 +139,18 @@ class Courier:
         for name, frame in frames:
             if name in pending:
                 self._say(frame)
+        await self._date(origin, found, pending)
+
+    async def _date(self, origin: _Origin, found: Sequence[Log], pending: set[bytes]) -> None:
+        """Note when what is still on its way was sent, by its block's clock."""
+        for entry in found:
+            if entry.topics[:1] != (INSERTED,):
+                continue
+            name = answers(("bytes32", "uint32"), entry.data)[0]
+            if name in pending:
+                block = await self._chains[origin.end.chain].block(entry.block.hash)
+                if block is not None:
+                    origin.sent_at[name] = block.timestamp
 
     async def _deliver(self, origin: _Origin) -> None:
         """Bring what has enough signatures, if nobody did within this keeper's patience."""
@@ -166,10 +181,11 @@ class Courier:
 
         Returns the ids of those that have not; what cannot be asked now is not among them.
         """
-        left = set()
+        left, waiting = set(), set()
         for message in origin.validator.messages():
             transfer = self._transfer(message)
             assert transfer is not None, "only served messages wait"
+            waiting.add(transfer.id)
             (read,) = self._routes[0].arrival_reads(transfer)
             chain = self._chains[read.chain]
             try:
@@ -180,8 +196,12 @@ class Courier:
                 continue
             if self._routes[0].stage(transfer, [answer]) is Stage.ARRIVED:
                 origin.validator.delivered(transfer.id)
+                sent = origin.sent_at.pop(transfer.id, None)
+                if sent is not None:
+                    self._heard(transfer.crossing, max(head.timestamp - sent, 0) * 1000)
             else:
                 left.add(transfer.id)
+        origin.sent_at = {name: at for name, at in origin.sent_at.items() if name in waiting}
         return left
 
 
