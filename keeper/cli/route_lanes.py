@@ -10,12 +10,12 @@ from keeper import config, network
 from keeper.chain.evm import EvmChain
 from keeper.cli.output import JsonFlag, print_json, print_table
 from keeper.errors import ConfigError
-from keeper.route.bridges.port import UNBOUNDED, Terms
-from keeper.route.bridges.settings import Routes, routes_of
+from keeper.route.bridges.port import UNBOUNDED, Bridge, Terms
+from keeper.route.bridges.settings import bridges_of
 from keeper.route.files import plain_lane
 from keeper.route.graph import Lane
 from keeper.route.reader import read_lanes
-from keeper.units import symbol_text
+from keeper.units import ChainId, symbol_text
 
 
 def lanes(
@@ -29,28 +29,33 @@ def lanes(
     settings = config.load(home.resolve())
     where = str(settings.home / "keeper.toml")
     spec = network.load(settings.network_file)
-    routes = routes_of(settings.bridges, spec.id, where)
-    if routes is None:
+    bridges = bridges_of(settings.bridges, spec.id, where)
+    if not bridges:
         raise ConfigError(
             "no bridges are configured", where=where, remedy="docs/routing.md shows a section"
         )
-    missing = [chain for chain, _ in routes.first_blocks if chain not in settings.endpoints]
+    joined = sorted({crossing.origin for bridge in bridges for crossing in bridge.crossings()})
+    missing = [chain for chain in joined if chain not in settings.endpoints]
     if missing:
         raise ConfigError(
             f"no endpoint for chain {missing[0]}", where=where, remedy=f"add [chains.{missing[0]}]"
         )
-    found = trio.run(_read, settings, routes)
+    found = trio.run(_read, settings, bridges, joined)
     if as_json:
         print_json({"lanes": [plain_lane(lane) for lane, _ in found]})
         return
-    rows = [_row(lane, terms) for lane, terms in found]
-    print_table(("asset", "from", "to", "fee", "coin (wei)", "room", "p95", "state"), rows, "Lanes")
+    names = [bridge.name for bridge in bridges for _ in bridge.crossings()]
+    rows = [(name, *_row(lane, terms)) for name, (lane, terms) in zip(names, found, strict=True)]
+    columns = ("bridge", "asset", "from", "to", "fee", "coin (wei)", "room", "p95", "state")
+    print_table(columns, rows, "Lanes")
 
 
-async def _read(settings: config.Config, routes: Routes) -> tuple[tuple[Lane, Terms], ...]:
-    chains = {chain: EvmChain(chain, settings.endpoints[chain]) for chain, _ in routes.first_blocks}
+async def _read(
+    settings: config.Config, bridges: tuple[Bridge, ...], joined: list[ChainId]
+) -> tuple[tuple[Lane, Terms], ...]:
+    chains = {chain: EvmChain(chain, settings.endpoints[chain]) for chain in joined}
     try:
-        return await read_lanes(chains, routes.routes)
+        return await read_lanes(chains, bridges)
     finally:
         for chain in chains.values():
             await chain.aclose()

@@ -1,10 +1,14 @@
-"""The courier in a node: where the operator configured warp routes and its key is a validator's.
+"""Couriers in a node: where the operator configured bridges that its key signs for.
 
-[bridges.*] ─▶ routes ─▶ Courier ─┬─ frames ─▶ gossip topic of messages ─▶ the other keepers
-                                  └─ deliveries ─▶ executor, settlement lane
+[bridges.*] ─┬▶ warp routes ─▶ Courier ─┬─ frames ─▶ gossip topic of messages ─▶ the other keepers
+             └▶ tokens ─▶ CcipCourier ──┴─ deliveries ─▶ executor, settlement lane
 """
 
+from collections.abc import Sequence
+from functools import partial
+
 import structlog
+import trio
 
 from keeper.config import Config
 from keeper.errors import ConfigError
@@ -13,11 +17,15 @@ from keeper.execute.service import Executor
 from keeper.hashing import keccak
 from keeper.node.parts import Parts
 from keeper.reasons import Reason
+from keeper.route.bridges.ccip_committee import CCIP_FRAME
+from keeper.route.bridges.ccip_courier import CcipCourier
+from keeper.route.bridges.ccip_lane import Ccip
+from keeper.route.bridges.hyperlane import Hyperlane
 from keeper.route.bridges.port import Send
 from keeper.route.bridges.service import Courier
-from keeper.route.bridges.settings import routes_of
+from keeper.route.bridges.settings import bridges_of, routes_of
 from keeper.route.traffic import Traffic
-from keeper.units import BlockNumber, Wei
+from keeper.units import BlockNumber, ChainId, Wei
 from p2p.port import Topic
 from p2p.service import verdict_of
 from p2p.verdicts import ACCEPT, Ignore, Verdict
@@ -26,7 +34,7 @@ log = structlog.get_logger(__name__)
 
 DEADLINE_BLOCKS = 50
 FEE_CAP = Wei(10**17)
-"""A delivery costs 140,000 gas: this is dear at 700 gwei."""
+"""A delivery costs 140,000 gas, of CCIP's tokens 250,000: this is dear at 400 gwei."""
 
 
 class Bringer:
@@ -58,27 +66,32 @@ class Bringer:
 
 
 class Couriers:
-    """What a member runs for bridges: nothing, or one courier."""
+    """What a member runs for bridges: a courier of each kind that it signs for."""
 
     def __init__(self, parts: Parts, config: Config) -> None:
-        """Compose the courier.
+        """Compose the couriers.
 
         Raises:
             ConfigError: a section cannot be used.
         """
         where = str(config.home / "keeper.toml")
+        bridges = bridges_of(config.bridges, parts.network.id, where)
+        _known([at.origin for one in bridges for at in one.crossings()], parts, where)
+        tokens = [one for one in bridges if isinstance(one, Ccip)]
+        if any(parts.keys.address not in one.committee.signers for one in tokens):
+            log.warning("bridge", skipped="this keeper signs for no committee of some tokens")
+        self._ccip = CcipCourier(
+            tokens,
+            {chain: watcher.chain for chain, watcher in parts.watchers.items()},
+            parts.keys.operator,
+            lambda frame: parts.p2p.publish(Topic.MESSAGES, frame),
+            Bringer(parts),
+        )
         found = routes_of(config.bridges, parts.network.id, where)
         self._courier: Courier | None = None
         self.traffic = Traffic()
         if found is None:
             return
-        unknown = [chain for chain, _ in found.first_blocks if chain not in parts.watchers]
-        if unknown:
-            raise ConfigError(
-                f"[bridges] names chain {unknown[0]}, which the network does not have",
-                where=where,
-                remedy="leave its route out",
-            )
         if parts.keys.address not in found.routes[0].validators:
             log.warning("bridge", skipped="this keeper is no validator of the configured routes")
             return
@@ -91,18 +104,38 @@ class Couriers:
             parts.keys.operator,
             lambda frame: parts.p2p.publish(Topic.MESSAGES, frame),
             Bringer(parts),
-            self.traffic.hear,
+            partial(self.traffic.hear, Hyperlane.name),
         )
 
     def take(self, peer: bytes, frame: bytes) -> Verdict:
         """Take a frame of the topic of messages."""
         del peer
-        reason = None if self._courier is None else self._courier.take(frame)
+        if len(frame) == CCIP_FRAME:
+            reason = self._ccip.take(frame)
+        else:
+            reason = None if self._courier is None else self._courier.take(frame)
         if reason is Reason.BAD_SIGNATURE:  # a validator of somebody else's multisig, perhaps
             return Ignore(reason)
         return ACCEPT if reason is None else verdict_of(reason)
 
     async def run(self) -> None:
         """Serve until cancelled, or return at once if there is nothing to serve."""
-        if self._courier is not None:
-            await self._courier.run()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._ccip.run)
+            if self._courier is not None:
+                nursery.start_soon(self._courier.run)
+
+
+def _known(chains: Sequence[ChainId], parts: Parts, where: str) -> None:
+    """Refuse a bridge to where the network is not.
+
+    Raises:
+        ConfigError: a chain is not the network's.
+    """
+    unknown = sorted(set(chains) - set(parts.watchers))
+    if unknown:
+        raise ConfigError(
+            f"[bridges] names chain {unknown[0]}, which the network does not have",
+            where=where,
+            remedy="leave its route out",
+        )

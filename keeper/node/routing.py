@@ -30,7 +30,7 @@ from keeper.node.following import Follower, Look
 from keeper.node.market import Costs, market_view
 from keeper.node.parts import Parts
 from keeper.route.bridges.port import Bridge, Crossing, Send
-from keeper.route.bridges.settings import routes_of
+from keeper.route.bridges.settings import bridges_of
 from keeper.route.permits import Board, Permit, Price, Quoted, permit, room
 from keeper.route.reader import read_terms
 from keeper.route.shipment_book import ShipmentBook
@@ -178,7 +178,7 @@ class RoutingWork:
         for (bridge, crossing), terms in zip(self._lanes, all_terms, strict=True):
             if terms is None:
                 continue
-            address, heard = bridge.address(crossing), self._traffic.of(crossing)
+            address, heard = bridge.address(crossing), self._traffic.of(bridge.name, crossing)
             seen = seen_of(known.get((address, crossing), ()), terms, heard, now_ms)
             coin = funds.coin_cost(
                 gas.get(crossing.origin), prices.get(crossing.asset), terms.value
@@ -324,7 +324,7 @@ def routing_of(
     name = config.policies.get(KIND)
     if name is None:
         return None
-    found = routes_of(config.bridges, parts.network.id, str(config.home / "keeper.toml"))
+    bridges = bridges_of(config.bridges, parts.network.id, str(config.home / "keeper.toml"))
 
     def show(snapshot: Snapshot) -> api.MarketView:
         """Return the market without accounts: funds are moved for what leaves places."""
@@ -336,7 +336,7 @@ def routing_of(
         parts.network,
         parts.executor,
         {chain: watcher.chain for chain, watcher in parts.watchers.items()},
-        () if found is None else found.routes,
+        bridges,
         Seat(KIND, "funds", policy, parts.home, parts.store, parts.recorder.put),
         show,
         lane_address(parts.keys.operator, Lane.SETTLEMENT),

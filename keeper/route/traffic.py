@@ -21,17 +21,17 @@ from keeper.units import PPM, ceil_div
 
 @dataclass(slots=True)
 class Traffic:
-    """Deliveries of others that a courier saw, per crossing; at most `WINDOW` of each are kept."""
+    """Deliveries of others that a courier saw, per kind and crossing; at most `WINDOW` of each."""
 
-    heard: dict[Crossing, deque[int]] = field(default_factory=dict)
+    heard: dict[tuple[str, Crossing], deque[int]] = field(default_factory=dict)
 
-    def hear(self, crossing: Crossing, latency_ms: int) -> None:
-        """Take one delivery; crossings are those of configured routes."""
-        self.heard.setdefault(crossing, deque(maxlen=WINDOW)).append(latency_ms)
+    def hear(self, kind: str, crossing: Crossing, latency_ms: int) -> None:
+        """Take one delivery by a kind of bridge; crossings are those of configured ones."""
+        self.heard.setdefault((kind, crossing), deque(maxlen=WINDOW)).append(latency_ms)
 
-    def of(self, crossing: Crossing) -> tuple[int, ...]:
-        """Return the latencies heard of a crossing, oldest first."""
-        return tuple(self.heard.get(crossing, ()))
+    def of(self, kind: str, crossing: Crossing) -> tuple[int, ...]:
+        """Return the latencies heard of a kind's crossing, oldest first."""
+        return tuple(self.heard.get((kind, crossing), ()))
 
 
 def seen_of(shipments: Iterable[Shipment], terms: Terms, heard: Sequence[int], now_ms: int) -> Seen:

@@ -10,8 +10,10 @@ import pytest
 
 from keeper.errors import ConfigError
 from keeper.hashing import keccak
+from keeper.route.bridges.ccip_lane import Ccip
+from keeper.route.bridges.hyperlane import Hyperlane
 from keeper.route.bridges.port import Crossing
-from keeper.route.bridges.settings import Routes, routes_of
+from keeper.route.bridges.settings import Routes, bridges_of, routes_of
 from keeper.units import ChainId, symbol
 
 VERIFIER = keccak(b"network")
@@ -108,7 +110,13 @@ def _with(value: object, *path: str) -> Callable[[dict[str, Any]], None]:
     [
         (_without("threshold"), "threshold is missing"),
         (_without("chains", "10", "hook"), "hook is missing"),
-        (_with("ccip", "kind"), "is not hyperlane"),
+        (_with("wormhole", "kind"), "is not hyperlane or ccip"),
+        (_with("3", "threshold"), "threshold is a whole number"),
+        (_with(True, "threshold"), "threshold is a whole number"),
+        (_with(2.5, "chains", "1", "domain"), "domain is a whole number"),
+        (_with(-1, "chains", "1", "first_block"), "first_block is a whole number"),
+        (_with("0x" + "00" * 20, "chains", "1", "hook"), "is no address"),
+        (_with(0, "p95_s"), "p50_s is above 0"),
         (_with(5, "threshold"), "at least as many"),
         (_with([word(1), word(1)], "validators"), "different"),
         (_with("0x12", "chains", "1", "router"), "is no address"),
@@ -128,10 +136,134 @@ def test_a_section_that_cannot_be_used_says_why(
         read(usdc=row)
 
 
-def test_the_page_shows_a_section_that_can_be_used() -> None:
-    page = Path(__file__).resolve().parents[2] / "docs" / "routing.md"
-    text = page.read_text().split("```toml\n")[1].split("```")[0]
-    shown = tomllib.loads(text.replace("0x…", word(7)))
-    for row in shown["bridges"].values():
-        row["validators"] = [word(place) for place in range(len(row["validators"]))]
-    assert routes_of(shown["bridges"], VERIFIER, "docs") is not None
+TOKEN = f"""
+kind = "ccip"
+asset = "USDC"
+decimals = 6
+signers = ["{word(4)}", "{word(2)}", "{word(3)}", "{word(1)}"]
+threshold = 3
+tag = "0x4b454550"
+p95_s = 1200
+p50_s = 900
+[chains.1]
+selector = 5009297550715157269
+router = "{word(0x41)}"
+on_ramp = "{word(0x42)}"
+off_ramp = "{word(0x43)}"
+registry = "{word(0x44)}"
+rmn = "{word(0x45)}"
+resolver = "{word(0x46)}"
+verifier = "{word(0x47)}"
+token = "{word(0x48)}"
+pool = "{word(0x49)}"
+lock_box = "{word(0x4A)}"
+[chains.10]
+selector = 3734403246176062136
+router = "{word(0x51)}"
+on_ramp = "{word(0x52)}"
+off_ramp = "{word(0x53)}"
+registry = "{word(0x54)}"
+rmn = "{word(0x55)}"
+resolver = "{word(0x56)}"
+verifier = "{word(0x57)}"
+token = "{word(0x58)}"
+pool = "{word(0x59)}"
+"""
+
+
+def token() -> dict[str, Any]:
+    return tomllib.loads(TOKEN)
+
+
+def test_a_section_of_ccip_is_a_token_on_its_chains() -> None:
+    (found,) = bridges_of({"usdc": token()}, VERIFIER, "keeper.toml")
+    assert isinstance(found, Ccip)
+    here, there = found.ends
+    names = ("router", "on_ramp", "off_ramp", "registry", "rmn", "resolver", "verifier")
+    for end, first in ((here, 0x41), (there, 0x51)):
+        held = [getattr(end, name) for name in (*names, "token", "pool")]
+        assert held == [bytes([first + place]) * 20 for place in range(9)]
+    assert (here.selector, here.lock_box, there.lock_box) == (
+        5_009_297_550_715_157_269, b"\x4a" * 20, b"",
+    )  # fmt: skip
+    committee = found.committee
+    assert (committee.tag, committee.threshold) == (b"KEEP", 3)
+    assert committee.signers == tuple(bytes([place]) * 20 for place in (1, 2, 3, 4))
+    assert (found.decimals, found.verifier, found.timing.p50_ms) == (6, VERIFIER, 900_000)
+    assert len(found.crossings()) == 2
+
+
+def test_every_kind_is_a_bridge_and_only_warp_routes_have_a_courier() -> None:
+    both = {"a": token(), "b": section()}
+    ccip, hyperlane = bridges_of(both, VERIFIER, "keeper.toml")
+    assert isinstance(ccip, Ccip)
+    assert isinstance(hyperlane, Hyperlane)
+    found = read(**both)
+    assert found is not None
+    assert [route.ends for route in found.routes] == [hyperlane.ends]
+    assert read(a=token()) is None
+    assert bridges_of({}, VERIFIER, "keeper.toml") == ()
+    broken = token()
+    del broken["tag"]
+    with pytest.raises(ConfigError, match=r"\[bridges.a\]: tag is missing"):
+        read(a=broken, b=section())
+
+
+def test_a_lane_is_in_one_section() -> None:
+    for row in (token(), section()):
+        with pytest.raises(ConfigError, match=r"\[bridges.b\]: a section before has the same lane"):
+            bridges_of({"a": row, "b": row}, VERIFIER, "keeper.toml")
+        other = copy.deepcopy(row)
+        other["asset"] = "WETH"
+        assert len(bridges_of({"a": row, "b": other}, VERIFIER, "keeper.toml")) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_without("signers"), "signers is missing"),
+        (_without("chains", "10", "resolver"), "resolver is missing"),
+        (_without("decimals"), "decimals is missing"),
+        (_with(37, "decimals"), "decimals is at most 36"),
+        (_with(6.0, "decimals"), "decimals is a whole number"),
+        (_with(5, "threshold"), "at least as many"),
+        (_with(0, "threshold"), "at least as many"),
+        (_with([word(1)] * 4, "signers"), "signers are different"),
+        (_with("KEEP", "tag"), "non-hexadecimal"),
+        (_with("0x4b4545", "tag"), "is not 4 bytes"),
+        (_with("0x00000000", "tag"), "is not 4 bytes"),
+        (_with("0x12", "chains", "1", "pool"), "is no address"),
+        (_with("0x" + "00" * 20, "chains", "1", "rmn"), "is no address"),
+        (_with("0x" + "00" * 20, "chains", "1", "lock_box"), "is no address"),
+        (_with(0, "chains", "1", "selector"), "is no number of a chain"),
+        (_with(1 << 64, "chains", "1", "selector"), "is no number of a chain"),
+        (_with(3_734_403_246_176_062_136, "chains", "1", "selector"), "selector of its own"),
+        (_without("chains", "10"), "at least two chains"),
+        (_with({}, "chains"), "at least two chains"),
+        (_with(1, "hook"), "unknown key 'hook'"),
+        (_with(1, "chains", "1", "hook"), "unknown key 'hook'"),
+        (_with(1201, "p50_s"), "at most p95_s"),
+    ],
+)
+def test_a_section_of_ccip_that_cannot_be_used_says_why(
+    change: Callable[[dict[str, Any]], None], said: str
+) -> None:
+    row = token()
+    change(row)
+    with pytest.raises(ConfigError, match=said):
+        bridges_of({"usdc": row}, VERIFIER, "keeper.toml")
+
+
+def test_the_page_shows_sections_that_can_be_used() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "routing.md").read_text()
+    blocks = [text.split("```")[0] for text in page.split("```toml\n")[1:]]
+    shown: dict[str, dict[str, Any]] = {}
+    for text in blocks:
+        found = tomllib.loads(text.replace("0x…", word(7)))
+        shown |= found.get("bridges", {})
+    for row in shown.values():
+        for key in ("validators", "signers"):
+            if key in row:
+                row[key] = [word(place) for place in range(1, len(row[key]) + 1)]
+    kinds = [type(one) for one in bridges_of(shown, VERIFIER, "docs")]
+    assert kinds == [Hyperlane, Ccip]

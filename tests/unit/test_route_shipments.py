@@ -227,13 +227,17 @@ def test_what_is_overdue_slows_a_lane_and_takes_its_room() -> None:
     terms = Terms(capacity=1_000)
     heard = Traffic()
     for _ in range(300):
-        heard.hear(OUT, 10_000)
-    assert len(heard.of(OUT)) == 256
-    assert heard.of(Crossing(AWAY, HOME, USDC)) == ()
-    quick = lane_now(ROUTE, OUT, terms, seen_of((), terms, heard.of(OUT)[:20], NOW))
+        heard.hear(ROUTE.name, OUT, 10_000)
+    assert len(heard.of(ROUTE.name, OUT)) == 256
+    assert heard.of(ROUTE.name, Crossing(AWAY, HOME, USDC)) == heard.of("ccip", OUT) == ()
+    quick = lane_now(ROUTE, OUT, terms, seen_of((), terms, heard.of(ROUTE.name, OUT)[:20], NOW))
     assert (quick.p95_ms, quick.room) == (10_000, 1_000)
     late = [shipment(at, left_ms=NOW) for at in range(3)]
-    young = lane_now(ROUTE, OUT, terms, seen_of(late, terms, heard.of(OUT)[:20], NOW + 60_000))
+    young = lane_now(
+        ROUTE, OUT, terms, seen_of(late, terms, heard.of(ROUTE.name, OUT)[:20], NOW + 60_000)
+    )
     assert (young.p95_ms, young.room) == (10_000, 700), "on their way, and not late"
-    jam = lane_now(ROUTE, OUT, terms, seen_of(late, terms, heard.of(OUT)[:20], NOW + 600_000))
+    jam = lane_now(
+        ROUTE, OUT, terms, seen_of(late, terms, heard.of(ROUTE.name, OUT)[:20], NOW + 600_000)
+    )
     assert (jam.p50_ms, jam.p95_ms) == (10_000, 600_000)

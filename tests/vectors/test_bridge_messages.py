@@ -13,11 +13,13 @@ from keeper.route.bridges.message import (
     EXTRA_ARGS_V2,
     HYPERLANE_HEAD,
     CcipMessage,
+    CcipTokens,
     HyperlaneMessage,
     ccip_extra_args,
     checkpoint_digest,
     decode_any2evm,
     decode_ccip,
+    decode_ccip_tokens,
     decode_hyperlane,
     encode_evm2any,
 )
@@ -115,3 +117,33 @@ def test_odd_messages_are_refused() -> None:
         replace(CCIP, finality=b"").encode()
     with pytest.raises(OverflowError):
         replace(CCIP, sender=bytes(256)).encode()
+
+
+TOKENS = CcipTokens(5, WORD, keccak(b"token"), b"\x03" * 20, b"\x04" * 20, bytes(31) + b"\x06")
+
+
+def test_a_ccip_token_transfer_has_the_codecs_layout() -> None:
+    empty = CcipTokens(0, b"", b"", b"", b"")
+    assert len(empty.encode()) == 39  # MessageV1Codec's base size of a token transfer
+    parts = ("01", "00" * 31 + "05", "20", WORD.hex(), "20", keccak(b"token").hex())
+    rest = ("14", "03" * 20, "14", "04" * 20, "0020", "00" * 31 + "06")
+    assert TOKENS.encode().hex() == "".join((*parts, *rest))
+
+
+@given(st.integers(0, 2**256 - 1), st.lists(small, min_size=5, max_size=5))
+def test_a_ccip_token_transfer_reads_back(amount: int, parts: list[bytes]) -> None:
+    tokens = CcipTokens(amount, *parts)
+    assert decode_ccip_tokens(tokens.encode()) == tokens
+
+
+def test_a_ccip_token_transfer_is_read_only_if_it_is_exactly_one() -> None:
+    raw = TOKENS.encode()
+    for size in range(len(raw)):
+        with pytest.raises(ValueError, match="cut short"):
+            decode_ccip_tokens(raw[:size])
+    with pytest.raises(ValueError, match="bytes after"):
+        decode_ccip_tokens(raw + b"\0")
+    with pytest.raises(ValueError, match="another version"):
+        decode_ccip_tokens(b"\2" + raw[1:])
+    with pytest.raises(OverflowError):
+        replace(TOKENS, token=bytes(256)).encode()

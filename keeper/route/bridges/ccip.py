@@ -5,24 +5,31 @@
     destination   OffRamp.execute(message, verifiers, proofs) ─▶ receiver: Any2EVMMessage
     RMN           isCursed(selector): the lane stands still
 
-Messages only: which token pools a lane has is the business of whoever runs them. A failed message
-may be executed again with other proofs. Contracts: npm @chainlink/contracts-ccip 2.0.0, unmodified.
+A failed message may be executed again with other proofs. Tokens that a message moves are the
+business of `ccip_lane.py`. Contracts: npm @chainlink/contracts-ccip 2.0.0, unmodified.
 """
 
 from collections.abc import Mapping, Sequence
 
-from keeper.chain.port import Call
-from keeper.hashing import keccak
+from keeper.chain.port import Call, Log
+from keeper.hashing import keccak, type_hash
 from keeper.route.bridges.message import EVM2ANY
 from keeper.route.bridges.multisig import ORDER
 from keeper.route.bridges.port import Read, Send, Stage
 from keeper.units import ChainId
 from keeper.venue.abi import answers, calldata
 
+MESSAGE_SENT = type_hash(
+    "CCIPMessageSent(uint64,address,bytes32,address,uint256,bytes,"
+    "(address,uint32,uint32,uint256,bytes)[],bytes[])"
+)
+STATE_CHANGED = type_hash("ExecutionStateChanged(uint64,uint64,bytes32,uint8,bytes)")
+EXECUTED = 2
+"""Internal.MessageExecutionState.SUCCESS."""
 _SEND = f"ccipSend(uint64,{EVM2ANY})"
 _FEE = f"getFee(uint64,{EVM2ANY})"
-_EXECUTED = 2
-"""Internal.MessageExecutionState.SUCCESS."""
+_SENT = ("address", "uint256", "bytes")
+"""What is read of the event: lists of bytes behind it could be made to unpack to gigabytes."""
 
 Message = tuple[bytes, bytes, Sequence[tuple[bytes, int]], bytes, bytes]
 """EVM2AnyMessage: receiver, data, (token, amount)s, fee token, extraArgs."""
@@ -36,6 +43,22 @@ def fee_read(chain: ChainId, router: bytes, selector: int, message: Message) -> 
 def send(chain: ChainId, router: bytes, selector: int, message: Message, fee: int) -> Send:
     """Return the transaction that sends a message whose fee is paid in the native coin."""
     return Send(chain, router, calldata(_SEND, selector, message), fee)
+
+
+def message_of(on_ramp: bytes, selector: int, log: Log) -> bytes:
+    """Return the encoded message that a log of an on-ramp sent to a chain, or nothing.
+
+    The id is recomputed: a log whose message is not the one it names is none.
+    """
+    if log.address != on_ramp or len(log.topics) != 4 or log.topics[0] != MESSAGE_SENT:
+        return b""
+    if int.from_bytes(log.topics[1], "big") != selector:
+        return b""
+    try:
+        raw: bytes = answers(_SENT, log.data)[2]
+    except ValueError:
+        return b""
+    return raw if keccak(raw) == log.topics[3] else b""
 
 
 def signed_digest(tag: bytes, message: bytes) -> bytes:
@@ -77,7 +100,7 @@ def state_read(chain: ChainId, off_ramp: bytes, message: bytes) -> Read:
 def stage_of(answer: bytes) -> Stage:
     """Return ARRIVED once the message was executed; what failed may be executed again."""
     try:
-        done = answers(("uint8",), answer)[0] == _EXECUTED
+        done = answers(("uint8",), answer)[0] == EXECUTED
     except ValueError:
         return Stage.SENT
     return Stage.ARRIVED if done else Stage.SENT

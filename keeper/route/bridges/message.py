@@ -5,6 +5,7 @@
                 what a validator signs: EIP-191 of keccak(domain hash, root, index, id)
     CCIP user   EVM2AnyMessage, Any2EVMMessage: ABI structs; extraArgs begin with a 4-byte tag
     CCIP wire   MessageV1: fixed head of 69 bytes, then fields each with its length; id = keccak
+                TokenTransferV1 inside it: version, amount, then fields each with its length
 
 Reading refuses anything that is not exactly one message. Sources: Message.sol and CheckpointLib.sol
 of Hyperlane's core (Apache-2.0); Client.sol's struct layout and MessageV1Codec's field order.
@@ -34,6 +35,10 @@ _FIELDS = (
     *(("destination_blob", 2), ("token_transfer", 2), ("data", 2)),
 )
 """Variable fields in order, with the width of their length."""
+_TOKEN_FIELDS = (
+    *(("source_pool", 1), ("source_token", 1), ("token", 1), ("receiver", 1)),
+    ("pool_data", 2),
+)
 
 
 class Reader:
@@ -157,6 +162,55 @@ def decode_any2evm(raw: bytes) -> tuple[bytes, int, bytes, bytes, tuple[tuple[by
     return message, source, sender, data, held
 
 
+def _packed(value: object, layout: Sequence[tuple[str, int]]) -> bytes:
+    """Return fields one after the other, each after its length."""
+    fields = [(getattr(value, name), size) for name, size in layout]
+    return b"".join(len(field).to_bytes(size, "big") + field for field, size in fields)
+
+
+@dataclass(frozen=True, slots=True)
+class CcipTokens:
+    """CCIP's TokenTransferV1: what a message moves, after its pool's fee.
+
+    Args:
+        amount: in the source token's unit.
+        source_pool, source_token: as words; token, receiver: addresses on the destination.
+        pool_data: what the pool tells the other one: its token's decimals.
+    """
+
+    amount: int
+    source_pool: bytes
+    source_token: bytes
+    token: bytes
+    receiver: bytes
+    pool_data: bytes = b""
+
+    def encode(self) -> bytes:
+        """Return the wire form.
+
+        Raises:
+            OverflowError: a field is longer than its length can say.
+        """
+        head = CCIP_VERSION.to_bytes(1, "big") + self.amount.to_bytes(32, "big")
+        return head + _packed(self, _TOKEN_FIELDS)
+
+
+def decode_ccip_tokens(raw: bytes) -> CcipTokens:
+    """Return the token transfer of its wire form.
+
+    Raises:
+        ValueError: it is cut short, of another version, or more than one transfer.
+    """
+    reader = Reader(raw)
+    if reader.number(1) != CCIP_VERSION:
+        raise ValueError("another version of CCIP's token transfer")
+    amount = reader.number(32)
+    fields = {name: reader.take(reader.number(size)) for name, size in _TOKEN_FIELDS}
+    if reader.rest():
+        raise ValueError("bytes after the token transfer")
+    return CcipTokens(amount, **fields)
+
+
 @dataclass(frozen=True, slots=True)
 class CcipMessage:
     """CCIP's MessageV1.
@@ -201,10 +255,7 @@ class CcipMessage:
         parts = [CCIP_VERSION.to_bytes(1, "big")]
         for name, size in (*_HEAD[1:], *_LIMITS):
             parts.append(int(getattr(self, name)).to_bytes(size, "big"))
-        parts += [self.finality, self.verifiers]
-        for name, size in _FIELDS:
-            field = getattr(self, name)
-            parts += [len(field).to_bytes(size, "big"), field]
+        parts += [self.finality, self.verifiers, _packed(self, _FIELDS)]
         return b"".join(parts)
 
     @property

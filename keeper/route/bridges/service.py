@@ -4,9 +4,8 @@
     take(frame) ◀─ peers                                │
     ready ─▶ delivered already? ─▶ my turn? ─▶ bring (a transaction on the destination)
 
-The keeper whose turn it is brings a message at once, the next one `patience_s` later, and so on:
-one honest keeper with coin is enough, and mostly only one pays. Before anything is said, the own
-tree's root must be the one of the hook at that very block.
+Keepers bring in turns (`turns.py`). Before anything is said, the own tree's root must be the one of
+the hook at that very block.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -22,13 +21,12 @@ from keeper.route.bridges.hyperlane import DISPATCH, INSERTED, End, Hyperlane, p
 from keeper.route.bridges.message import decode_hyperlane
 from keeper.route.bridges.multisig import FRAME, Bring, Validator
 from keeper.route.bridges.port import Crossing, Send, Stage, Transfer
+from keeper.route.bridges.turns import Turns
 from keeper.units import BlockNumber, ChainId
 from keeper.venue.abi import answers, calldata
 
 log = structlog.get_logger(__name__)
 
-MAX_DOUBLINGS = 8
-"""With four keepers five seconds apart, a message that nobody can deliver is tried every 85 min."""
 SAY_AGAIN_S = 10.0
 """What has not arrived is said again: a peer may have missed it, or come later."""
 
@@ -39,8 +37,7 @@ class _Origin:
     start: int
     validator: Validator
     next: int
-    ready_at: dict[bytes, float] = field(default_factory=dict)
-    tries: dict[bytes, int] = field(default_factory=dict)
+    turns: Turns
     said_at: float = 0.0
     sent_at: dict[bytes, int] = field(default_factory=dict)
 
@@ -72,13 +69,13 @@ class Courier:
         poll_s: float = 1.0,
     ) -> None:
         self._routes, self._key, self._say, self._bring = tuple(routes), key, say, bring
-        self._heard = heard
-        self._patience_s, self._poll_s = patience_s, poll_s
+        self._heard, self._poll_s = heard, poll_s
         self._chains = {chain: port for chain, (port, _) in chains.items()}
         self._origins: dict[int, _Origin] = {}
         for chain, (_, start) in chains.items():
             end = routes[0].end(chain)
-            self._origins[end.domain] = _Origin(end, start, self._validator(end), start)
+            turns = Turns(len(routes[0].validators), patience_s)
+            self._origins[end.domain] = _Origin(end, start, self._validator(end), start, turns)
 
     def _validator(self, end: End) -> Validator:
         first = self._routes[0]
@@ -161,20 +158,15 @@ class Courier:
         """Bring what has enough signatures, if nobody did within this keeper's patience."""
         now = trio.current_time()
         waiting = origin.validator.ready()
-        origin.ready_at = {one.id: origin.ready_at.get(one.id, now) for one in waiting}
-        origin.tries = {one.id: origin.tries.get(one.id, 0) for one in waiting}
-        late = [one for one in waiting if now >= self._due(origin, one)]
+        late = origin.turns.due([(one.id, one.turn) for one in waiting], now)
         left = await self._forget(origin) if late else set()
-        for one in late:
-            if one.id in left:
+        for one in waiting:
+            if one.id in late & left:
                 await self._send(origin, one)
         if now >= origin.said_at + SAY_AGAIN_S:
             origin.said_at = now
             for frame in origin.validator.frames():
                 self._say(frame)
-
-    def _due(self, origin: _Origin, one: Bring) -> float:
-        return origin.ready_at[one.id] + one.turn * self._patience_s
 
     async def _send(self, origin: _Origin, one: Bring) -> None:
         domain = decode_hyperlane(one.message).destination
@@ -184,11 +176,7 @@ class Courier:
             log.info("bridge", message=one.id.hex(), destination=domain, delivered=done)
         except RemoteFault as fault:  # one chain that is down must not stop the others
             log.warning("bridge", message=one.id.hex(), chain=send.chain, fault=str(fault))
-        # the others have their turns before this keeper tries again, and later every time: some
-        # messages cannot be delivered at all
-        tries = origin.tries[one.id] = origin.tries.get(one.id, 0) + 1
-        round_s = self._patience_s * len(self._routes[0].validators)
-        origin.ready_at[one.id] = trio.current_time() + round_s * 2 ** min(tries - 1, MAX_DOUBLINGS)
+        origin.turns.tried(one.id, trio.current_time())
 
     async def _forget(self, origin: _Origin) -> set[bytes]:
         """Drop messages that have arrived, by the destination's own word at its newest block.
