@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from keeper.cli import route_lanes, route_rebalance, route_shipments
+from keeper.cli import route_lanes, route_pools, route_rebalance, route_shipments
 from keeper.cli.output import JsonFlag, console, print_json, print_rows, print_table
 from keeper.errors import ConfigError
 from keeper.route.files import graph_of, place_of
@@ -15,6 +15,7 @@ from keeper.units import symbol_text
 
 app = typer.Typer(no_args_is_help=True)
 app.command("lanes")(route_lanes.lanes)
+app.command("pools")(route_pools.pools)
 app.command("rebalance")(route_rebalance.plan)
 app.command("shipments")(route_shipments.shipments)
 app.command("forget")(route_shipments.forget)
