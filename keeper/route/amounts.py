@@ -14,7 +14,7 @@ from keeper.route.graph import Edge, Lane, Place, free, gives
 from keeper.units import PPM
 
 CRUMBS = 10**6
-"""A place on the way may keep this part of what comes there: less than one edge in whole units."""
+"""A place on the way may keep this part of what comes there, or what one unit more brought."""
 _TRIES = 64
 """Each makes some edge carry less; a way of so many bottlenecks is no way."""
 
@@ -71,15 +71,27 @@ def stranded(hops: Sequence[Hop], destination: Place) -> dict[Place, int]:
         came[at] = came.get(at, 0) + hop.least_out
         used[origin] = used.get(origin, 0) + hop.amount
     rest = {at: total - used.get(at, 0) for at, total in came.items() if at != destination}
-    return {at: left for at, left in rest.items() if left > came[at] // CRUMBS}
+    return {
+        at: left
+        for at, left in rest.items()
+        if left > came[at] // CRUMBS and left > max(_unit(hop) for hop in _into(hops, at))
+    }
+
+
+def _into(hops: Sequence[Hop], place: Place) -> list[Hop]:
+    return [hop for hop in hops if hop.edge.destination == place]
+
+
+def _unit(hop: Hop) -> int:
+    """Return what the last unit that goes in brings: less than that cannot be kept from coming."""
+    return hop.least_out - gives(hop.edge, hop.amount - 1)
 
 
 def _cut(hops: Sequence[Hop], destination: Place) -> dict[Edge, int]:
     """Return new bounds of edges into places where something would strand, the dearest first."""
     most: dict[Edge, int] = {}
     for at, left in stranded(hops, destination).items():
-        into = [hop for hop in hops if hop.edge.destination == at]
-        for hop in sorted(into, key=_dearest):
+        for hop in sorted(_into(hops, at), key=_dearest):
             part = min(left, hop.least_out)
             left -= part
             if part:

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keeper.route.amounts import CRUMBS, amounts, stranded
-from keeper.route.graph import Graph, Lane, Place, edges_of, gives
+from keeper.route.graph import Graph, Lane, Place, Swap, edges_of, gives
 from keeper.route.quote import Quote, Request, check_quote, quote
 from keeper.route.rebalance import Task, rebalance
 from keeper.units import ChainId
-from tests.support.route_markets import AWAY, END, HOME, START, lane
+from tests.support.route_markets import AWAY, END, HOME, START, USDC, WETH, lane
 
 AMOUNT = 10**11
 OTHER = ChainId(7)
@@ -138,6 +138,24 @@ def test_a_peer_refuses_a_plan_that_leaves_funds_on_its_way() -> None:
     assert fault is not None
     assert fault.startswith("the plan leaves")
     assert fault.endswith(f"on chain {OTHER}")
+
+
+def test_what_one_unit_more_brings_may_stay() -> None:
+    """A dollar's millionth buys 5·10¹¹ units of ether: no plan fits a narrow lane exactly."""
+    pool = Swap(HOME, b"\x31" * 20, (USDC, WETH), (10**12, 5 * 10**23), 3000)
+    narrow = replace(lane(1, fee_ppm=0, capacity=3 * 10**17 + 12_345), asset=WETH)
+    graph, end = Graph((pool,), (narrow,)), Place(AWAY, WETH)
+    request = Request(START, end, 10**9)
+    found = quote(graph, request)
+    bought, carried = found.hops
+    assert (carried.amount, found.delivered) == (narrow.capacity, narrow.capacity)
+    assert gives(bought.edge, bought.amount - 1) < narrow.capacity < bought.least_out
+    assert check_quote(graph, request, found, 10**9) is None
+    two = bought.amount + 2
+    hops = (replace(bought, amount=two, least_out=gives(bought.edge, two)), carried)
+    fault = check_quote(graph, request, replace(found, hops=hops, sent=two), 10**9)
+    assert fault is not None
+    assert fault.startswith("the plan leaves")
 
 
 def test_a_way_that_only_strands_carries_nothing() -> None:
