@@ -4,8 +4,8 @@
 """
 @title Repay
 @license Apache-2.0
-@notice Repays variable debt at one Aave v3 pool for whoever is named: where a leg of a flow, or the
-    output of an intent, can be delivered to as into a vault.
+@notice Repays variable debt at one Aave v3 pool for whoever is named: a leg of a flow is delivered
+    to it as into a vault.
 @dev
     Escrow.pay ─▶ deposit_for ─▶ POOL.repay ─▶ what the debt did not need ─▶ the debtor
                                 └─ refused ─▶ all of it ─────────────────┘  └─ refused ─▶ owed
