@@ -1,20 +1,28 @@
 """`keeper route`: the best way between two places, its bound, and why the rest was left out."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from keeper.cli import route_lanes, route_rebalance, route_shipments
+from keeper.cli import (
+    route_check,
+    route_lanes,
+    route_pools,
+    route_rebalance,
+    route_shipments,
+)
 from keeper.cli.output import JsonFlag, console, print_json, print_rows, print_table
 from keeper.errors import ConfigError
 from keeper.route.files import graph_of, place_of
 from keeper.route.graph import Graph, Place
+from keeper.route.plans import place_text, plain_plan
 from keeper.route.quote import Quote, Request, check_quote, name_of, quote
-from keeper.units import symbol_text
 
 app = typer.Typer(no_args_is_help=True)
 app.command("lanes")(route_lanes.lanes)
+app.command("pools")(route_pools.pools)
+app.command("check")(route_check.check)
 app.command("rebalance")(route_rebalance.plan)
 app.command("shipments")(route_shipments.shipments)
 app.command("forget")(route_shipments.forget)
@@ -63,17 +71,17 @@ def quote_(
     limit: Limits = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show the best plan, hop by hop."""
+    """Show the best plan, hop by hop; with --json a plan that others can check."""
     _, found = _ask(graph, origin, target, amount, deadline, limit)
     if as_json:
-        print_json(_plain(found))
+        print_json(plain_plan(found))
         return
     rows = [
         (
             name_of(hop.edge.way),
-            _name(hop.edge.origin),
+            place_text(hop.edge.origin),
             hop.amount,
-            _name(hop.edge.destination),
+            place_text(hop.edge.destination),
             hop.least_out,
             f"{hop.done_ms / 1000:g} s",
         )
@@ -97,7 +105,7 @@ def explain(
     read, found = _ask(graph, origin, target, amount, deadline, limit)
     fault = check_quote(read, found.request, found, 10**9)
     if as_json:
-        print_json({**_plain(found), "check": fault or "ok"})
+        print_json({**plain_plan(found), "check": fault or "ok"})
         return
     for line in drawn(found):
         console().print(line, markup=False)
@@ -109,7 +117,7 @@ def explain(
 
 def drawn(found: Quote) -> list[str]:
     """Return the plan as a tree of lines from the origin to the destination."""
-    lines = [f"{_name(found.request.origin)}  {found.sent}"]
+    lines = [f"{place_text(found.request.origin)}  {found.sent}"]
 
     def grow(place: Place, indent: str) -> None:
         hops = [hop for hop in found.hops if hop.edge.origin == place]
@@ -117,7 +125,8 @@ def drawn(found: Quote) -> list[str]:
             last = at == len(hops) - 1
             lines.append(
                 f"{indent}{'└' if last else '├'}─ {hop.amount} ─▶ {name_of(hop.edge.way)}"
-                f" ─▶ {_name(hop.edge.destination)}  {hop.least_out}  by {hop.done_ms / 1000:g} s"
+                f" ─▶ {place_text(hop.edge.destination)}  {hop.least_out}"
+                f"  by {hop.done_ms / 1000:g} s"
             )
             first = next(one for one in found.hops if one.edge.destination == hop.edge.destination)
             if first is hop:  # what several hops feed is drawn once
@@ -140,33 +149,3 @@ def _print_sum(found: Quote) -> None:
             ("router", found.solver),
         ],
     )
-
-
-def _name(place: Place) -> str:
-    return f"{place.chain}:{symbol_text(place.asset)}"
-
-
-def _plain(found: Quote) -> dict[str, Any]:
-    sealed = found.certificate
-    return {
-        "sent": found.sent,
-        "delivered": found.delivered,
-        "bound": sealed.bound,
-        "gap_ppb": sealed.gap_ppb,
-        "prices_x96": [str(price) for price in sealed.prices],
-        "loads_x96": [str(load) for load in sealed.loads],
-        "latency_ms": found.latency_ms,
-        "router": found.solver,
-        "hops": [
-            {
-                "through": name_of(hop.edge.way),
-                "from": _name(hop.edge.origin),
-                "to": _name(hop.edge.destination),
-                "amount": hop.amount,
-                "least_out": hop.least_out,
-                "done_ms": hop.done_ms,
-            }
-            for hop in found.hops
-        ],
-        "left_out": [{"way": way, "why": why} for way, why in found.left_out],
-    }

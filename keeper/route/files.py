@@ -59,6 +59,30 @@ def plain_lane(lane: Lane) -> dict[str, Any]:
     }
 
 
+def plain_swap(swap: Swap | TickSwap) -> dict[str, Any]:
+    """Return a pool as `graph_of` reads it."""
+    first, second = (symbol_text(asset) for asset in swap.assets)
+    row: dict[str, Any] = {
+        "chain": swap.chain,
+        "venue": "0x" + swap.venue.hex(),
+        "assets": [first, second],
+        "fee_ppm": swap.fee_ppm,
+        "latency_ms": swap.latency_ms,
+    }
+    if isinstance(swap, Swap):
+        weights = [str(one) for one in swap.weights]
+        return row | {"reserves": [str(one) for one in swap.reserves], "weights": weights}
+    book = swap.book
+    return row | {
+        "spacing": book.spacing,
+        "sqrt_price": str(book.sqrt_price),
+        "tick": book.tick,
+        "liquidity": str(book.liquidity),
+        "ticks": [[tick, str(net)] for tick, net in book.crossings],
+        "words": [book.first, book.last],
+    }
+
+
 def place_of(text: str) -> Place:
     """Return the place written as chain:SYMBOL.
 

@@ -11,6 +11,7 @@ promise that cannot be kept. A verifier's limit counts over all its lanes, not p
 
 from dataclasses import dataclass
 
+from keeper.route.amounts import Found, Hop, amounts, stranded
 from keeper.route.bound import ONE, Certificate, certify, check_bound
 from keeper.route.cfmm import Solution
 from keeper.route.graph import (
@@ -30,7 +31,7 @@ from keeper.route.pools import Problem
 from keeper.route.solve import solve
 
 DUST = 1e-6
-"""Flows worth less than this share of the largest are the optimiser's noise."""
+"""Less than this share of what leaves or reaches a place is the optimiser's noise."""
 _TRIES = 64
 _ALONE_PPB = 1_000_000
 """From this gap on the best single path is tried as well: cutting cycles may have cost more."""
@@ -53,16 +54,6 @@ class Request:
     deadline_ms: int = 0
     exposure: tuple[tuple[bytes, int], ...] = ()
     exclude: frozenset[bytes] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Hop:
-    """An amount through one edge, and the least that comes out."""
-
-    edge: Edge
-    amount: int
-    least_out: int
-    done_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,17 +169,10 @@ def quote(graph: Graph, request: Request) -> Quote:
     return Quote(request, best.hops, best.sent, best.delivered, sealed, solution.solver, why)
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    delivered: int = 0
-    sent: int = 0
-    hops: tuple[Hop, ...] = ()
-
-
-def _timely(graph: Graph, request: Request, solution: Solution) -> _Found:
+def _timely(graph: Graph, request: Request, solution: Solution) -> Found:
     """Return the amounts of a solution, solving again without what makes a path late."""
     for _ in range(_TRIES):
-        found = _amounts(_acyclic(_shares(graph, request, solution), request), request)
+        found = _whole(_acyclic(_shares(graph, request, solution), request), request)
         late = _slowest(found, request)
         if late is None:
             return found
@@ -196,14 +180,18 @@ def _timely(graph: Graph, request: Request, solution: Solution) -> _Found:
         if not (graph.swaps or graph.lanes):
             break
         solution = solve(problem_of(graph, request))
-    return _Found()
+    return Found()
 
 
-def _alone(graph: Graph, request: Request) -> _Found:
+def _alone(graph: Graph, request: Request) -> Found:
     """Return the amounts of the best single path."""
     ends = request.origin, request.destination
     path = best_path(graph, ends, request.amount, request.deadline_ms, request.exposure)
-    return _amounts(dict.fromkeys(path, 1.0), request)
+    return _whole(dict.fromkeys(path, 1.0), request)
+
+
+def _whole(flows: dict[Edge, float], request: Request) -> Found:
+    return amounts(flows, (request.origin, request.destination), request.amount, request.exposure)
 
 
 def _without(graph: Graph, way: Way) -> Graph:
@@ -213,7 +201,7 @@ def _without(graph: Graph, way: Way) -> Graph:
     )
 
 
-def _smallest(found: _Found) -> Lane | None:
+def _smallest(found: Found) -> Lane | None:
     """Return the lane that carries least of those with a fixed fee, if there are two or more."""
     lanes = [(hop.amount, hop.edge.way) for hop in found.hops if isinstance(hop.edge.way, Lane)]
     paying = [(amount, lane) for amount, lane in lanes if lane.fee_fixed]
@@ -226,16 +214,23 @@ def _shares(graph: Graph, request: Request, solution: Solution) -> dict[Edge, fl
     """Return what each edge takes in, without what is only noise."""
     ways: tuple[Way, ...] = (*graph.swaps, *graph.lanes)
     taken: dict[Edge, float] = {}
-    price: dict[Edge, float] = {}
-    for place, tokens, flows in solution.by_pool():
-        edges = edges_of(ways[place])
+    given: dict[Edge, float] = {}
+    for place, _, flows in solution.by_pool():
         slot = 0 if flows[0] < flows[1] else 1
         if flows[slot] < 0:
-            taken[edges[slot]] = taken.get(edges[slot], 0.0) - flows[slot]
-            price[edges[slot]] = float(solution.prices[tokens[slot]])
-    worth = {edge: sent * price[edge] for edge, sent in taken.items()}
-    least = DUST * max(worth.values(), default=0.0)
-    kept = {edge: sent for edge, sent in taken.items() if worth[edge] > least}
+            edge = edges_of(ways[place])[slot]
+            taken[edge] = taken.get(edge, 0.0) - flows[slot]
+            given[edge] = given.get(edge, 0.0) + flows[1 - slot]
+    out: dict[Place, float] = {}
+    into: dict[Place, float] = {}
+    for edge, sent in taken.items():
+        out[edge.origin] = out.get(edge.origin, 0.0) + sent
+        into[edge.destination] = into.get(edge.destination, 0.0) + given[edge]
+    kept = {
+        edge: sent
+        for edge, sent in taken.items()
+        if sent > DUST * out[edge.origin] and given[edge] > DUST * into[edge.destination]
+    }
     return _cheapest_first(graph, kept, request)
 
 
@@ -317,56 +312,7 @@ def _cycle(flows: dict[Edge, float]) -> list[Edge]:
     return []
 
 
-def _amounts(flows: dict[Edge, float], request: Request) -> _Found:
-    """Return whole amounts, place by place in the order of the flow."""
-    groups = dict(request.exposure)
-    have: dict[Place, int] = {request.origin: request.amount}
-    ready: dict[Place, int] = {}
-    hops: list[Hop] = []
-    sent = 0
-    for place in _order(flows, request.origin):
-        out = sorted(
-            ((share, edge) for edge, share in flows.items() if edge.origin == place),
-            key=lambda pair: (pair[0], pair[1].key()),
-        )
-        rest, total = have.get(place, 0), sum(share for share, _ in out)
-        for share, edge in out:
-            part = rest if share >= total else min(rest, int(rest * (share / total)))
-            part = min(part, free(edge, groups))
-            total -= share
-            least = gives(edge, part)
-            if least <= 0:
-                continue
-            if isinstance(edge.way, Lane) and edge.way.verifier in groups:
-                groups[edge.way.verifier] -= part
-            rest -= part
-            sent += part if place == request.origin else 0
-            done = ready.get(place, 0) + edge.latency_ms
-            hops.append(Hop(edge, part, least, done))
-            have[edge.destination] = have.get(edge.destination, 0) + least
-            ready[edge.destination] = max(ready.get(edge.destination, 0), done)
-    return _Found(have.get(request.destination, 0), sent, tuple(hops))
-
-
-def _order(flows: dict[Edge, float], origin: Place) -> list[Place]:
-    """Return places so that all that flows into one comes before it."""
-    waiting: dict[Place, int] = {}
-    for edge in flows:
-        waiting[edge.destination] = waiting.get(edge.destination, 0) + 1
-    order, fresh = [], [origin]
-    while fresh:
-        place = min(fresh)
-        fresh.remove(place)
-        order.append(place)
-        for edge in flows:
-            if edge.origin == place:
-                waiting[edge.destination] -= 1
-                if not waiting[edge.destination]:
-                    fresh.append(edge.destination)
-    return order
-
-
-def _slowest(found: _Found, request: Request) -> Way | None:
+def _slowest(found: Found, request: Request) -> Way | None:
     """Return the slowest way of a path that is past the deadline, or None."""
     if not request.deadline_ms:
         return None
@@ -427,6 +373,10 @@ def check_quote(graph: Graph, request: Request, answer: Quote, allowed_ppb: int)
         return "the plan is past its deadline"
     if answer.sent != sum(hop.amount for hop in answer.hops if hop.edge.origin == request.origin):
         return "the plan sends another amount than it claims"
+    left = stranded(answer.hops, request.destination)
+    if left:
+        place, amount = min(left.items())
+        return f"the plan leaves {amount} on chain {place.chain}"
     if have.get(request.destination, 0) < max(answer.delivered, answer.certificate.value):
         return "the plan does not deliver what it claims"
     return check_bound(problem_of(fit, request), answer.certificate, allowed_ppb)

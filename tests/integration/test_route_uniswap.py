@@ -1,21 +1,29 @@
 """Amounts of the pool model against Uniswap v3's own quoter and router, to the wei."""
 
+import json
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from math import isqrt
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
+from typer.testing import CliRunner, Result
 
+from keeper import config
 from keeper.chain.evm import EvmChain
 from keeper.chain.finality import Depth
-from keeper.errors import RemoteFault
+from keeper.cli.main import app
+from keeper.errors import ConfigError, RemoteFault
+from keeper.network import ChainSpec, NetworkSpec, Token
+from keeper.route.files import graph_of, plain_lane
 from keeper.route.reader import read_ticks
 from keeper.route.ticks import TickBook, sell, sqrt_ratio, tick_at
-from keeper.units import ChainId
+from keeper.units import ChainId, symbol
 from tests.support.anvil import anvil_binary, chain_of
 from tests.support.policy_contracts import (
     CORE,
@@ -26,6 +34,7 @@ from tests.support.policy_contracts import (
     Workshop,
     deploy_uniswap,
 )
+from tests.support.route_markets import lane as lane_of
 
 pytestmark = [pytest.mark.anvil, pytest.mark.npm]
 __all__ = ["anvil_binary"]
@@ -163,3 +172,47 @@ async def test_a_small_window_promises_less_and_a_wrong_state_other_amounts(
             await read_ticks(dex.chain, dex.tokens[0].raw, (await dex.chain.head()).ref)
         with pytest.raises(RemoteFault, match="more than 1"):
             await dex.read(pool, window=60_000, most=1)
+
+
+async def test_pools_are_read_into_a_graph_and_quoted_to_the_wei(
+    anvil_binary: Path, tmp_path: Path
+) -> None:
+    async with dex_of(anvil_binary) as dex:
+        places = [(-6000, 6000, 10**24, 10**24), (-60, 120, 10**24, 10**24)]
+        pool = await dex.pool(3000, (1, 1), places)
+        await dex.shop.anvil.mine(3)
+        text = config.render(
+            mode="off", password_file="", p2p_port=0, bootstrap=(), http_port=1,
+            endpoints={CHAIN: (dex.shop.anvil.url,)},
+        )  # fmt: skip
+        (tmp_path / "keeper.toml").write_text(text)
+        names = zip((symbol("AAA"), symbol("BBB")), dex.tokens, strict=True)
+        tokens = tuple(Token(name, token.raw, 18) for name, token in names)
+        graph, lane = tmp_path / "graph.json", {"lanes": [plain_lane(lane_of(1))]}
+
+        async def run(*words: str) -> Result:
+            call = partial(CliRunner().invoke, app, ["route", *words])
+            return await trio.to_thread.run_sync(call)
+
+        async def pools(known: tuple[Token, ...]) -> Result:
+            spec = NetworkSpec(bytes(32), 1, 500, CHAIN, (ChainSpec(CHAIN, (), known),))
+            (tmp_path / "network.json").write_text(json.dumps(spec.to_json()))
+            graph.write_text(json.dumps(lane))
+            at = ("--pool", f"{CHAIN}:{pool.address}", "--home", str(tmp_path))
+            return await run("pools", *at, "--graph", str(graph), "--json")
+
+        stranger = await pools(tokens[:1])
+        assert isinstance(stranger.exception, ConfigError)
+        assert "no token of chain" in str(stranger.exception)
+        graph.write_text((await pools(tokens)).output)
+        kept = graph_of(graph.read_text(), "graph")
+        assert kept.lanes == (lane_of(1),)
+        for down in (True, False):
+            start, end = ("AAA", "BBB") if down else ("BBB", "AAA")
+            words = ["--from", f"{CHAIN}:{start}", "--to", f"{CHAIN}:{end}"]
+            found = await run(
+                "quote", "--graph", str(graph), *words, "--amount", str(10**22), "--json"
+            )
+            assert found.exit_code == 0, found.output
+            bought, _ = await dex.quoted(3000, 10**22, down)
+            assert json.loads(found.output)["delivered"] == bought

@@ -225,8 +225,9 @@ class World:
         *args: object,
         sender: str | bytes = "anyone",
         value: int = 0,
+        gas: int | None = None,
     ) -> Receipt:
-        """Send a transaction; raises `Reverted` with the reason."""
+        """Send a transaction, with that gas to execute; raises `Reverted` with the reason."""
         entry = next(
             e for e in self.abis[name] if e["type"] == "function" and e["name"] == function
         )
@@ -235,7 +236,7 @@ class World:
         who = self.actor(sender) if isinstance(sender, str) else sender
         self._begin(self.at[name], who)
         result = self.env.execute_code(
-            to_address=hexed(self.at[name]), sender=hexed(who), data=data, value=value
+            to_address=hexed(self.at[name]), sender=hexed(who), data=data, value=value, gas=gas
         )
         if result.is_error:
             raise Reverted(_reason(bytes(result.output)) or repr(result.error))
