@@ -1,6 +1,7 @@
-"""`keeper flow plan | reduce | draft | open | lock | status | trace | pay | escape`.
+"""`keeper flow plan | check | reduce | draft | open | lock | status | trace | pay | escape`.
 
     plan    offers.json ─▶ the best route now ─▶ legs.json (keeper/cli/flow_plan.py)
+    check   flow.json, plan.json ─▶ is the plan sound, and does the flow carry it out?
     reduce  an account's positions at all venues ─▶ legs.json (keeper/cli/flow_reduce.py)
     draft   legs.json ─▶ flow.json with its times, the same file for every payer
     open    flow.json ─▶ id; with a payer's key: place its deposits, or lock where there are none
@@ -20,7 +21,7 @@ from typing import Annotated, Any
 import typer
 
 from keeper import config, network
-from keeper.cli import flow_plan, flow_reduce
+from keeper.cli import flow_check, flow_plan, flow_reduce
 from keeper.cli.account import State, load_state, open_archive
 from keeper.cli.onchain import ask, head_time, read_secret, send
 from keeper.cli.output import JsonFlag, print_json, print_rows, print_table
@@ -40,6 +41,7 @@ app = typer.Typer(no_args_is_help=True, help="Atomic flows: all legs on all chai
 
 app.command("plan")(flow_plan.plan)
 app.command("reduce")(flow_reduce.reduce)
+app.command("check")(flow_check.check)
 
 Home = Annotated[Path, typer.Option(help="The node's home.")]
 File = Annotated[Path, typer.Argument(help="flow.json, the same file for every payer.")]

@@ -2,7 +2,7 @@
 
     offers.json ─▶ Offer ─┬─ what the maker holds there, less what it owes flows ─▶ capacity
                           ├─ governance's limit per lane                          ─▶ capacity
-                          ├─ deliveries seen                                      ─▶ fee, time
+                          ├─ deliveries that chains show (seen.py)                ─▶ fee, time
                           └─ a breaker's stop for the maker, at either end        ─▶ cursed
 
 An offer is only a wish to be asked: nothing is owed before the maker places its own deposit, so a
@@ -10,7 +10,7 @@ false offer costs a try. Who can break such a lane is the committee, whatever th
 share one verifier.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,7 +36,7 @@ class Offer:
         maker: 20 bytes, the same account on both chains.
         origin, destination, asset: where it is paid, and where it pays.
         fee_ppm, fee_fixed: what it keeps of what it is paid.
-        p50_ms, p95_ms: from the first deposit to the payment, as it says.
+        p50_ms, p95_ms: from the first deposit to the outcome where it pays, as it says.
     """
 
     maker: bytes
@@ -47,6 +47,11 @@ class Offer:
     p50_ms: int
     p95_ms: int
     fee_fixed: int = 0
+
+    @property
+    def lane(self) -> tuple[bytes, ChainId, ChainId, bytes]:
+        """What a route names it by: maker, origin, destination, asset."""
+        return self.maker, self.origin, self.destination, self.asset
 
     @property
     def scope(self) -> bytes:
@@ -75,15 +80,23 @@ class Condition:
     deliveries: tuple[Delivery, ...] = ()
 
 
-def owed(network: NetworkSpec, tables: Tables) -> dict[tuple[Place, bytes], int]:
-    """Return (place, payer) → what payers placed deposits for and have not locked yet."""
+def owed(
+    network: NetworkSpec, tables: Tables, but: Container[bytes] = ()
+) -> dict[tuple[Place, bytes], int]:
+    """Return (place, payer) → what payers placed deposits for and have not locked yet.
+
+    Args:
+        network: the descriptor.
+        tables: certified records of its chains.
+        but: flows that do not count.
+    """
     found: dict[tuple[Place, bytes], int] = {}
     for spec in network.chains:
         records = tables.get(spec.id)
         if records is None:
             continue
         assets = {token.address: token.asset for token in spec.tokens}
-        for one in prepared(spec, records):
+        for one in prepared(spec, records, but):
             asset = assets.get(one.leg.token)
             open_ = one.stage == PLEDGED and not one.left and not one.leg.reduces
             if asset is not None and open_ and not outcome(spec, records, one.flow)[0]:
@@ -132,8 +145,11 @@ def read_offers(rows: object, where: str) -> tuple[Offer, ...]:
     try:
         if not isinstance(rows, Sequence) or len(rows) > MAX_OFFERS:
             raise ValueError(f"a list of at most {MAX_OFFERS} offers")
-        return tuple(_offer(row) for row in rows)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        offers = tuple(_offer(row) for row in rows)
+        if len({offer.lane for offer in offers}) < len(offers):
+            raise ValueError("two offers of one maker for one lane")
+        return offers
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f"cannot read the offers: {type(error).__name__} {error}",
             where=where,

@@ -17,6 +17,10 @@ from keeper.units import PPM, ceil_div
 from keeper.venue.escrow import NOWHERE, Leg
 from keeper.venue.records import word
 
+_CRUMBS = 16
+"""Units that rounding may leave unsent: no more than a flow has legs."""
+_NOISE_PPM = 10
+"""Share that an optimiser's own noise may leave: it drops flows below 10**-6 of the largest."""
 _TRIES = 8
 """Each try adds what the one before fell short: fees are rates, so two or three are enough."""
 
@@ -37,13 +41,16 @@ def delivering(graph: Graph, request: Request) -> Quote | None:
     The quote's own amount is what is sent: the amount asked for, and what the way costs.
     """
     wanted = request.amount
-    for _ in range(_TRIES):
+    for tried in range(_TRIES):
         found = _without_crumbs(graph, quote(graph, request))
         if found.delivered >= wanted:
             return found
-        if found.sent < request.amount or not found.hops:
+        unsent = request.amount - found.sent
+        if not found.hops or unsent > _CRUMBS + request.amount * _NOISE_PPM // PPM:
             return None  # no more goes through
-        request = replace(request, amount=request.amount + wanted - found.delivered)
+        # a unit more each time: rounding may eat one that is asked for
+        more = wanted - found.delivered + tried
+        request = replace(request, amount=request.amount + more)
     return None
 
 

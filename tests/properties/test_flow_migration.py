@@ -140,6 +140,22 @@ def test_a_lane_without_room_or_with_a_curse_is_left_for_the_next() -> None:
     assert set(best(now | {near: Condition(10**9, 0, 10**5)})) == {near.maker, over.maker, on.maker}
 
 
+def test_a_unit_lost_to_rounding_is_no_lane_that_is_full() -> None:
+    """Where two ways share a transfer, rounding may leave a unit unsent, and more goes through."""
+    now = {offer: Condition(5 * 10**8, 0, 10**9, 10_000) for offer in offers([1, 1, 1])}
+    graph = graph_of(NETWORK, now)
+    room = sum(lane.room for lane in graph.lanes if lane.origin == HERE.chain)
+    for wanted in range(6 * 10**8, 6 * 10**8 + 20):
+        found = delivering(graph, Request(HERE, THERE, wanted))
+        assert found is not None
+        assert found.delivered >= wanted
+    assert delivering(graph, Request(HERE, THERE, room)) is None
+    steep = {offer: Condition(5 * 10**8, 0, 10**9, 10_000) for offer in offers([7_467, 328, 23])}
+    found = delivering(graph_of(NETWORK, steep), Request(HERE, THERE, 6 * 10**8, 60_000))
+    assert found is not None
+    assert 0 <= found.delivered - 6 * 10**8 < 8
+
+
 def test_what_was_seen_of_a_lane_moves_its_time_and_never_lowers_its_fee() -> None:
     (offer,) = offers([500])[:1] or ()
     slow = tuple(Delivery(100, 90_000) for _ in range(10))
@@ -169,9 +185,10 @@ def test_offers_are_read_back_and_impossible_ones_refused() -> None:
         {"p50_ms": 0},
         {"p95_ms": 1},
         {"asset": None},
+        {"p95_ms": float("inf")},
     ):
         with pytest.raises(ConfigError):
             read_offers([rows[0] | change], "offers.json")
-    for bad in ({}, "x", [None], rows * 400):
+    for bad in ({}, "x", [None], rows * 400, [rows[0], rows[0] | {"fee_ppm": 5}]):
         with pytest.raises(ConfigError):
             read_offers(bad, "offers.json")

@@ -42,6 +42,7 @@ from keeper.settle.health import seconds_above
 from keeper.settle.lanes import Condition, Offer, graph_of, owed
 from keeper.settle.migration import delivering, legs_of, need, units_of
 from keeper.settle.payments import payments
+from keeper.settle.seen import deliveries, passages
 from keeper.settle.terms import make_flow
 from keeper.units import PPM, ChainId, symbol
 from keeper.venue.book import accounts, funding
@@ -306,6 +307,11 @@ class _Stage:
         tables = {chain: one.table for chain, one in facts.items()}
         promised = owed(self.cluster.spec, tables)
         limit = units_of(self.cluster.parameters.breakers.lane_capacity, 10**8, 6, 0)
+        logs = {chain: one.logs for chain, one in facts.items()}
+        times = {
+            (chain, at): time for chain, one in facts.items() for at, time in one.times.items()
+        }
+        seen = deliveries(passages(self.cluster.spec, tables, logs, self.offers), times)
         return {
             offer: Condition(
                 await self.floor.held(offer.destination, offer.maker),
@@ -313,6 +319,7 @@ class _Stage:
                 limit,
                 DEPOSIT_PPM,
                 await self.floor.stopped(offer),
+                seen[offer],
             )
             for offer in self.offers
         }
