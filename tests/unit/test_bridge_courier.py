@@ -1,0 +1,206 @@
+"""The courier of all kinds of bridges, with origins and chains that do what a test says."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import trio
+from trio.testing import MockClock
+
+from keeper.chain.port import BlockRef, Call, Header, Level, Log
+from keeper.errors import RemoteFault
+from keeper.hashing import keccak
+from keeper.reasons import Reason
+from keeper.route.bridges.ccip_committee import CCIP_FRAME
+from keeper.route.bridges.multisig import FRAME
+from keeper.route.bridges.origin import Ready, Signed, Watch
+from keeper.route.bridges.port import Bridge, Crossing, Read, Send, Stage, Transfer
+from keeper.route.bridges.service import SAY_AGAIN_S, Courier
+from keeper.units import BlockNumber, ChainId, Timestamp, Wei, symbol
+
+HOME, AWAY, FAR = ChainId(1), ChainId(2), ChainId(3)
+BOX, CHECK = b"\x0a" * 20, Call(b"\x0b" * 20, b"root")
+KEEPERS = 4
+
+
+@dataclass
+class Port:
+    """A chain of blocks with a log each, whose contracts give one answer."""
+
+    id: ChainId
+    number: int = 3
+    answer: bytes = b""
+    down: bool = False
+    asked: list[object] = field(default_factory=list)
+
+    async def head(self, level: Level = Level.UNSAFE) -> Header:
+        self.asked.append(level)
+        if self.down:
+            raise RemoteFault("endpoint", Reason.ENDPOINT_DOWN)
+        ref = BlockRef(self.id, BlockNumber(self.number), keccak(bytes([self.number])))
+        return Header(ref, b"", Timestamp(100 * self.number), b"", b"", Wei(0), 0, 0)
+
+    async def block(self, block_hash: bytes) -> Header | None:
+        return None
+
+    async def history(
+        self, addresses: Sequence[bytes], first: int, last: BlockRef, topics: Sequence[bytes]
+    ) -> list[Log]:
+        self.asked.append((tuple(addresses), first, last.number, tuple(topics)))
+        return [
+            Log(BlockRef(self.id, BlockNumber(at), b""), 0, b"", BOX, (b"topic",), bytes([at]))
+            for at in range(first, last.number + 1)
+        ]
+
+    async def call(self, to: bytes, data: bytes, at: BlockRef) -> bytes:
+        self.asked.append((to, data, at.number))
+        return self.answer
+
+
+class Far:
+    """A bridge whose transfers have arrived once the destination answers so."""
+
+    name = "far"
+
+    def arrival_reads(self, transfer: Transfer) -> tuple[Read, ...]:
+        return (Read(transfer.crossing.destination, Call(BOX, transfer.id)),)
+
+    def stage(self, transfer: Transfer, answers: Sequence[bytes]) -> Stage:
+        return Stage.ARRIVED if answers == [b"arrived"] else Stage.SENT
+
+
+class Messages:
+    """An origin that signs each log; those of even blocks go to one chain, others to another."""
+
+    def __init__(self, start: int = 1, frame: int = FRAME, checks: tuple[Call, ...] = ()) -> None:
+        self.watch = Watch(
+            HOME, BlockNumber(start), (BOX,), (b"topic",), KEEPERS, frame, b"home", checks
+        )
+        self.held: dict[bytes, Transfer] = {}
+        self.said: Reason | None = None
+        self.lies = False
+
+    def read(self, logs: Sequence[Log], answers: Sequence[bytes]) -> tuple[Signed, ...]:
+        if self.lies:
+            self.held = {}
+            raise ValueError("no such root")
+        for log in logs:
+            crossing = Crossing(HOME, FAR if log.data[0] % 2 else AWAY, symbol("USDC"))
+            self.held[log.data] = Transfer(log.data, crossing, BOX, 1)
+        return tuple(Signed(log.data, b"say" + log.data, log.block) for log in logs)
+
+    def receive(self, frame: bytes) -> Reason | None:
+        return self.said
+
+    def ready(self) -> tuple[Ready, ...]:
+        return tuple(
+            Ready(name, 0, Send(one.crossing.destination, BOX, name))
+            for name, one in self.held.items()
+        )
+
+    def waiting(self) -> tuple[tuple[Bridge, Transfer], ...]:
+        bridge: Any = Far()
+        return tuple((bridge, one) for one in self.held.values())
+
+    def frames(self) -> tuple[bytes, ...]:
+        return tuple(b"say" + name for name in self.held)
+
+    def arrived(self, name: bytes) -> None:
+        del self.held[name]
+
+
+class World:
+    """A courier over three chains; what it said, and what it brought when."""
+
+    def __init__(self, *origins: Messages, refused: bool = False) -> None:
+        self.said: list[bytes] = []
+        self.brought: list[tuple[float, Send]] = []
+        self.ports = {chain: Port(chain) for chain in (HOME, AWAY, FAR)}
+        self._refused = refused
+        chains: Any = self.ports
+        self.courier = Courier(origins, chains, self.said.append, self._bring)
+
+    async def _bring(self, send: Send) -> bool:
+        self.brought.append((trio.current_time(), send))
+        if self._refused:
+            raise RemoteFault("endpoint", Reason.TX_REFUSED)
+        self.ports[send.chain].answer = b"arrived"
+        return True
+
+    async def run(self, seconds: float) -> None:
+        with trio.move_on_after(seconds):
+            await self.courier.run()
+
+
+async def test_checks_are_asked_at_the_last_block_read_and_a_lie_reads_all_again(
+    autojump_clock: MockClock,
+) -> None:
+    origin = Messages(checks=(CHECK,))
+    world, home = World(origin), Messages().watch
+
+    def asked() -> list[object]:
+        """Return what was read since last asked, heads left out."""
+        found = [one for one in world.ports[HOME].asked if not isinstance(one, Level)]
+        world.ports[HOME].asked.clear()
+        return found
+
+    def all_of(first: int, last: int) -> list[object]:
+        return [(home.addresses, first, last, home.topics), (CHECK.to, CHECK.data, last)]
+
+    await world.run(0.5)
+    assert asked() == all_of(1, 3)
+    said = len(world.said)
+    world.ports[HOME].number, origin.lies = 5, True
+    await world.run(1.5)
+    assert asked() == all_of(4, 5) + all_of(1, 5)
+    assert (len(world.said), origin.held) == (said, {})
+    origin.lies = False
+    await world.run(1.5)
+    assert asked() == all_of(1, 5), "and what was read is not read again"
+    assert (len(world.said), origin.held) == (said, {}), "all of it has arrived"
+
+
+async def test_a_destination_that_is_down_does_not_stop_the_others(
+    autojump_clock: MockClock,
+) -> None:
+    origin = Messages(start=0)
+    world = World(origin)
+    world.ports[HOME].number, world.ports[FAR].down = 9, True
+    await world.run(0.5)
+    assert set(world.said[:5]) == {b"say" + bytes([at]) for at in (0, 2, 4, 6, 8)}
+    assert {send.chain for _, send in world.brought} == {AWAY}
+    assert set(origin.held) == {bytes([at]) for at in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)}
+    await world.run(1.5)
+    assert set(origin.held) == {bytes([at]) for at in (1, 3, 5, 7, 9)}
+
+
+async def test_what_does_not_arrive_is_said_again_and_brought_ever_more_seldom(
+    autojump_clock: MockClock,
+) -> None:
+    origin = Messages(start=2)
+    world = World(origin, refused=True)
+    world.ports[HOME].number = 2
+    began = trio.current_time()
+    await world.run(3600.0)
+    times = [at - began for at, _ in world.brought]
+    gaps = [later - at for at, later in pairwise(times)]
+    assert times[0] == 0.0
+    assert gaps == [20.0 * 2**tries for tries in range(7)]
+    assert len(world.said) == 3600 / SAY_AGAIN_S, "at once, and then every ten seconds"
+
+
+def test_frames_go_to_the_origins_they_are_about() -> None:
+    one, same, other = Messages(), Messages(), Messages(frame=CCIP_FRAME)
+    courier = World(one, same, other).courier
+    one.said, same.said, other.said = Reason.BAD_SIGNATURE, Reason.BAD_SIGNATURE, Reason.DUPLICATE
+    assert courier.take(b"home".ljust(FRAME)) is Reason.BAD_SIGNATURE
+    assert courier.take(b"home".ljust(CCIP_FRAME)) is Reason.DUPLICATE
+    assert courier.take(b"else".ljust(FRAME)) is None, "another operator's"
+    assert courier.take(b"home".ljust(FRAME + 1)) is Reason.MALFORMED
+    same.said = None
+    assert courier.take(b"home".ljust(FRAME)) is None, "one of both takes it"
+    for kind in (one, other):
+        alone = World(kind).courier
+        assert {alone.take(b"else".ljust(size)) for size in (FRAME, CCIP_FRAME)} == {None}
+        assert alone.take(b"") is Reason.MALFORMED
