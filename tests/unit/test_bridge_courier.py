@@ -26,7 +26,7 @@ KEEPERS = 4
 
 @dataclass
 class Port:
-    """A chain of blocks with a log each, whose contracts give one answer."""
+    """A chain of blocks with a log each, whose contracts give one answer. Nobody knows times."""
 
     id: ChainId
     number: int = 3
@@ -42,7 +42,7 @@ class Port:
         return Header(ref, b"", Timestamp(100 * self.number), b"", b"", Wei(0), 0, 0)
 
     async def block(self, block_hash: bytes) -> Header | None:
-        return None
+        raise RemoteFault("endpoint", Reason.ENDPOINT_DOWN)
 
     async def history(
         self, addresses: Sequence[bytes], first: int, last: BlockRef, topics: Sequence[bytes]
@@ -161,7 +161,7 @@ async def test_checks_are_asked_at_the_last_block_read_and_a_lie_reads_all_again
     assert (len(world.said), origin.held) == (said, {}), "all of it has arrived"
 
 
-async def test_a_destination_that_is_down_does_not_stop_the_others(
+async def test_a_destination_that_is_down_is_waited_for_once_and_the_others_are_served(
     autojump_clock: MockClock,
 ) -> None:
     origin = Messages(start=0)
@@ -170,9 +170,21 @@ async def test_a_destination_that_is_down_does_not_stop_the_others(
     await world.run(0.5)
     assert set(world.said[:5]) == {b"say" + bytes([at]) for at in (0, 2, 4, 6, 8)}
     assert {send.chain for _, send in world.brought} == {AWAY}
+    assert len(world.ports[FAR].asked) == 2, "once to say, once to bring: not for every message"
     assert set(origin.held) == {bytes([at]) for at in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)}
     await world.run(1.5)
     assert set(origin.held) == {bytes([at]) for at in (1, 3, 5, 7, 9)}
+
+
+async def test_what_is_ready_is_brought_while_its_origin_is_down(
+    autojump_clock: MockClock,
+) -> None:
+    origin = Messages()
+    world = World(origin)
+    origin.read([Log(BlockRef(HOME, BlockNumber(2), b""), 0, b"", BOX, (), b"\2")], [])
+    world.ports[HOME].down = True
+    await world.run(0.5)
+    assert [send for _, send in world.brought] == [Send(AWAY, BOX, b"\2")]
 
 
 async def test_what_does_not_arrive_is_said_again_and_brought_ever_more_seldom(

@@ -8,13 +8,13 @@ What is signed, believed and brought is each kind's business (`origin.py`); when
 `turns.py`. What a destination refuses now is rehearsed ever more seldom, and costs nothing.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 import trio
 
-from keeper.chain.port import Chain, Level
+from keeper.chain.port import Chain, Header, Level
 from keeper.errors import RemoteFault
 from keeper.reasons import Reason
 from keeper.route.bridges.origin import Origin, Ready, Signed
@@ -95,10 +95,10 @@ class Courier:
         while True:
             try:
                 await self._follow(one)
-                await self._deliver(one)
             except RemoteFault as fault:
                 # an endpoint that fails or lies is asked again; nothing of it was signed
                 log.warning("bridge", chain=one.chain, fault=str(fault))
+            await self._deliver(one)  # what is ready does not need the origin any more
             await trio.sleep(self._poll_s)
 
     async def _follow(self, one: _Followed) -> None:
@@ -158,12 +158,15 @@ class Courier:
         Returns the ids of those that have not; what cannot be asked now is not among them.
         """
         left, waiting = set[bytes](), one.origin.waiting()
+        heads = await self._heads(transfer.crossing.destination for _, transfer in waiting)
         for bridge, transfer in waiting:
             (read,) = bridge.arrival_reads(transfer)
-            chain = self._chains[read.chain]
+            head = heads.get(read.chain)
+            if head is None:
+                continue
             try:
-                head = await chain.head()
-                answer = await chain.call(read.call.to, read.call.data, head.ref)
+                call = read.call
+                answer = await self._chains[read.chain].call(call.to, call.data, head.ref)
             except RemoteFault as fault:
                 log.warning("bridge", chain=read.chain, fault=str(fault))
                 continue
@@ -178,3 +181,16 @@ class Courier:
         names = {transfer.id for _, transfer in waiting}
         one.sent_at = {name: at for name, at in one.sent_at.items() if name in names}
         return left
+
+    async def _heads(self, chains: Iterable[ChainId]) -> dict[ChainId, Header]:
+        """Return the newest block of each chain, without those that are down now.
+
+        One that is down is waited for once, not once for every message on its way there.
+        """
+        found: dict[ChainId, Header] = {}
+        for chain in dict.fromkeys(chains):
+            try:
+                found[chain] = await self._chains[chain].head()
+            except RemoteFault as fault:
+                log.warning("bridge", chain=chain, fault=str(fault))
+        return found
