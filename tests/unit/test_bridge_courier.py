@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+import pytest
 import trio
 from trio.testing import MockClock
 
@@ -16,7 +17,7 @@ from keeper.route.bridges.ccip_committee import CCIP_FRAME
 from keeper.route.bridges.multisig import FRAME
 from keeper.route.bridges.origin import Ready, Signed, Watch
 from keeper.route.bridges.port import Bridge, Crossing, Read, Send, Stage, Transfer
-from keeper.route.bridges.service import SAY_AGAIN_S, Courier
+from keeper.route.bridges.service import BRING_S, SAY_AGAIN_S, Courier
 from keeper.units import BlockNumber, ChainId, Timestamp, Wei, symbol
 
 HOME, AWAY, FAR = ChainId(1), ChainId(2), ChainId(3)
@@ -107,7 +108,7 @@ class Messages:
         return tuple(b"say" + name for name in self.held)
 
     def arrived(self, name: bytes) -> None:
-        del self.held[name]
+        self.held.pop(name, None)
 
 
 class World:
@@ -118,11 +119,14 @@ class World:
         self.brought: list[tuple[float, Send]] = []
         self.ports = {chain: Port(chain) for chain in (HOME, AWAY, FAR)}
         self._refused = refused
+        self.still: ChainId | None = None
         chains: Any = self.ports
         self.courier = Courier(origins, chains, self.said.append, self._bring)
 
     async def _bring(self, send: Send) -> bool:
         self.brought.append((trio.current_time(), send))
+        if send.chain == self.still:
+            await trio.sleep_forever()
         if self._refused:
             raise RemoteFault("endpoint", Reason.TX_REFUSED)
         self.ports[send.chain].answer = b"arrived"
@@ -148,7 +152,7 @@ async def test_checks_are_asked_at_the_last_block_read_and_a_lie_reads_all_again
     def all_of(first: int, last: int) -> list[object]:
         return [(home.addresses, first, last, home.topics), (CHECK.to, CHECK.data, last)]
 
-    await world.run(0.5)
+    await world.run(1.5)
     assert asked() == all_of(1, 3)
     said = len(world.said)
     world.ports[HOME].number, origin.lies = 5, True
@@ -161,18 +165,19 @@ async def test_checks_are_asked_at_the_last_block_read_and_a_lie_reads_all_again
     assert (len(world.said), origin.held) == (said, {}), "all of it has arrived"
 
 
-async def test_a_destination_that_is_down_is_waited_for_once_and_the_others_are_served(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_destination_that_is_down_is_waited_for_once_and_the_others_are_served() -> None:
     origin = Messages(start=0)
     world = World(origin)
+    (followed,) = world.courier._followed
     world.ports[HOME].number, world.ports[FAR].down = 9, True
-    await world.run(0.5)
-    assert set(world.said[:5]) == {b"say" + bytes([at]) for at in (0, 2, 4, 6, 8)}
+    with pytest.raises(RemoteFault):  # nobody says when it was sent, and that is all
+        await world.courier._follow(followed)
+    assert world.said == [b"say" + bytes([at]) for at in (0, 2, 4, 6, 8)]
+    assert len(world.ports[FAR].asked) == 1, "not for every message"
+    await world.courier._deliver(followed)
     assert {send.chain for _, send in world.brought} == {AWAY}
-    assert len(world.ports[FAR].asked) == 2, "once to say, once to bring: not for every message"
-    assert set(origin.held) == {bytes([at]) for at in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)}
-    await world.run(1.5)
+    assert len(world.ports[FAR].asked) == 2
+    await world.courier._left(followed)
     assert set(origin.held) == {bytes([at]) for at in (1, 3, 5, 7, 9)}
 
 
@@ -187,17 +192,41 @@ async def test_what_is_ready_is_brought_while_its_origin_is_down(
     assert [send for _, send in world.brought] == [Send(AWAY, BOX, b"\2")]
 
 
+async def test_a_chain_that_stands_still_takes_its_time_and_holds_up_no_other(
+    autojump_clock: MockClock,
+) -> None:
+    origin = Messages(start=0)
+    world = World(origin)
+    home, world.still = world.ports[HOME], AWAY
+    home.number = 5
+
+    def to(chain: ChainId) -> list[tuple[float, bytes]]:
+        return [(at, send.data) for at, send in world.brought if send.chain == chain]
+
+    (followed,) = world.courier._followed
+    with pytest.raises(RemoteFault):
+        await world.courier._follow(followed)
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.courier.run)
+        await trio.sleep(5.0)
+        assert to(FAR) == [(began, bytes([at])) for at in (1, 3, 5)]
+        home.number = 6  # what is sent meanwhile is signed meanwhile
+        await trio.sleep(5.0)
+        assert world.said[-1] == b"say\6"
+        await trio.sleep(BRING_S)
+        assert to(AWAY) == [(began, b"\0"), (began + BRING_S + 1.0, b"\2")], "each has its turn"
+        nursery.cancel_scope.cancel()
+
+
 async def test_what_does_not_arrive_is_said_again_and_brought_ever_more_seldom(
     autojump_clock: MockClock,
 ) -> None:
     origin = Messages(start=2)
     world = World(origin, refused=True)
     world.ports[HOME].number = 2
-    began = trio.current_time()
     await world.run(3600.0)
-    times = [at - began for at, _ in world.brought]
-    gaps = [later - at for at, later in pairwise(times)]
-    assert times[0] == 0.0
+    gaps = [later - at for at, later in pairwise(at for at, _ in world.brought)]
     assert gaps == [20.0 * 2**tries for tries in range(7)]
     assert len(world.said) == 3600 / SAY_AGAIN_S, "at once, and then every ten seconds"
 

@@ -27,6 +27,9 @@ log = structlog.get_logger(__name__)
 
 SAY_AGAIN_S = 10.0
 """What has not arrived is said again: a peer may have missed it, or come later."""
+BRING_S = 60.0
+"""What a chain may take of a round. On one that stands still nothing is mined and nothing expires:
+the executor keeps what it has, and the others' messages are not held up any longer."""
 
 
 @dataclass(slots=True)
@@ -51,7 +54,7 @@ class Courier:
         origins: what is served.
         chains: all that they join.
         say: hands a frame to all other keepers; never blocks.
-        bring: sends a transaction; whether it was mined and did not revert.
+        bring: sends a transaction; whether it was mined and did not revert. Safe to cancel.
         heard: told the milliseconds from block to block of what arrives meanwhile, by kind.
         patience_s: what the next keeper in turn waits for the one before.
         poll_s: how often final heads are looked at.
@@ -89,16 +92,22 @@ class Courier:
         """Serve every origin until cancelled; return at once if there is none."""
         async with trio.open_nursery() as nursery:
             for one in self._followed:
-                nursery.start_soon(self._serve, one)
+                nursery.start_soon(self._follow_on, one)
+                nursery.start_soon(self._deliver_on, one)
 
-    async def _serve(self, one: _Followed) -> None:
+    async def _follow_on(self, one: _Followed) -> None:
         while True:
             try:
                 await self._follow(one)
             except RemoteFault as fault:
                 # an endpoint that fails or lies is asked again; nothing of it was signed
                 log.warning("bridge", chain=one.chain, fault=str(fault))
-            await self._deliver(one)  # what is ready does not need the origin any more
+            await trio.sleep(self._poll_s)
+
+    async def _deliver_on(self, one: _Followed) -> None:
+        """Deliver beside following: what is ready needs the origin no more."""
+        while True:
+            await self._deliver(one)
             await trio.sleep(self._poll_s)
 
     async def _follow(self, one: _Followed) -> None:
@@ -132,16 +141,23 @@ class Courier:
     async def _deliver(self, one: _Followed) -> None:
         """Bring what has enough signatures, if nobody did within this keeper's patience."""
         now = trio.current_time()
-        ready = one.origin.ready()
-        due = one.turns.due([(each.id, each.turn) for each in ready], now)
-        mine = due & await self._left(one) if due else due
-        for each in ready:
-            if each.id in mine:
-                await self._send(one, each)
         if now >= one.said_at + SAY_AGAIN_S:
             one.said_at = now
             for frame in one.origin.frames():
                 self._say(frame)
+        ready = one.origin.ready()
+        due = one.turns.due([(each.id, each.turn) for each in ready], now)
+        mine = due & await self._left(one) if due else due
+        async with trio.open_nursery() as nursery:
+            for chain in dict.fromkeys(each.send.chain for each in ready):
+                there = [each for each in ready if each.id in mine and each.send.chain == chain]
+                nursery.start_soon(self._bring_all, one, there)
+
+    async def _bring_all(self, one: _Followed, ready: Sequence[Ready]) -> None:
+        """Bring what goes to one chain, beside the other chains."""
+        with trio.move_on_after(BRING_S):
+            for each in ready:
+                await self._send(one, each)
 
     async def _send(self, one: _Followed, ready: Ready) -> None:
         send = ready.send
@@ -150,7 +166,8 @@ class Courier:
             log.info("bridge", message=ready.id.hex(), chain=send.chain, delivered=done)
         except RemoteFault as fault:  # one chain that is down must not stop the others
             log.warning("bridge", message=ready.id.hex(), chain=send.chain, fault=str(fault))
-        one.turns.tried(ready.id, trio.current_time())
+        finally:  # in time or not
+            one.turns.tried(ready.id, trio.current_time())
 
     async def _left(self, one: _Followed) -> set[bytes]:
         """Drop transfers that have arrived, by the destination's own word at its newest block.
@@ -158,6 +175,8 @@ class Courier:
         Returns the ids of those that have not; what cannot be asked now is not among them.
         """
         left, waiting = set[bytes](), one.origin.waiting()
+        names = {transfer.id for _, transfer in waiting}
+        one.sent_at = {name: at for name, at in one.sent_at.items() if name in names}
         heads = await self._heads(transfer.crossing.destination for _, transfer in waiting)
         for bridge, transfer in waiting:
             (read,) = bridge.arrival_reads(transfer)
@@ -178,8 +197,6 @@ class Courier:
             if sent is not None:
                 took_s = max(head.timestamp - sent, 0)
                 self._heard(bridge.name, transfer.crossing, took_s * 1000)
-        names = {transfer.id for _, transfer in waiting}
-        one.sent_at = {name: at for name, at in one.sent_at.items() if name in names}
         return left
 
     async def _heads(self, chains: Iterable[ChainId]) -> dict[ChainId, Header]:
