@@ -1,14 +1,13 @@
-"""Couriers in a node: where the operator configured bridges that its key signs for.
+"""The courier in a node: where the operator configured bridges that its key signs for.
 
-[bridges.*] ─┬▶ warp routes ─▶ Courier ─┬─ frames ─▶ gossip topic of messages ─▶ the other keepers
-             └▶ tokens ─▶ CcipCourier ──┴─ deliveries ─▶ executor, settlement lane
+[bridges.*] ─▶ origins ─▶ Courier ─┬─ frames ─▶ gossip topic of messages ─▶ the other keepers
+                                   ├─ deliveries ─▶ executor, settlement lane
+                                   └─ latencies ─▶ Traffic
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 import structlog
-import trio
 
 from keeper.config import Config
 from keeper.errors import ConfigError
@@ -17,13 +16,10 @@ from keeper.execute.service import Executor
 from keeper.hashing import keccak
 from keeper.node.parts import Parts
 from keeper.reasons import Reason
-from keeper.route.bridges.ccip_committee import CCIP_FRAME
-from keeper.route.bridges.ccip_courier import CcipCourier
-from keeper.route.bridges.ccip_lane import Ccip
-from keeper.route.bridges.hyperlane import Hyperlane
+from keeper.route.bridges.origins import origins_of, signers_of
 from keeper.route.bridges.port import Send
 from keeper.route.bridges.service import Courier
-from keeper.route.bridges.settings import bridges_of, routes_of
+from keeper.route.bridges.settings import bridges_of
 from keeper.route.traffic import Traffic
 from keeper.units import BlockNumber, ChainId, Wei
 from p2p.port import Topic
@@ -66,10 +62,10 @@ class Bringer:
 
 
 class Couriers:
-    """What a member runs for bridges: a courier of each kind that it signs for."""
+    """What a member runs for bridges: a courier of those that it signs for."""
 
     def __init__(self, parts: Parts, config: Config) -> None:
-        """Compose the couriers.
+        """Compose the courier.
 
         Raises:
             ConfigError: a section cannot be used.
@@ -77,53 +73,30 @@ class Couriers:
         where = str(config.home / "keeper.toml")
         bridges = bridges_of(config.bridges, parts.network.id, where)
         _known([at.origin for one in bridges for at in one.crossings()], parts, where)
-        tokens = [one for one in bridges if isinstance(one, Ccip)]
-        if any(parts.keys.address not in one.committee.signers for one in tokens):
-            log.warning("bridge", skipped="this keeper signs for no committee of some tokens")
-        self._ccip = CcipCourier(
-            tokens,
-            {chain: watcher.chain for chain, watcher in parts.watchers.items()},
-            parts.keys.operator,
-            lambda frame: parts.p2p.publish(Topic.MESSAGES, frame),
-            Bringer(parts),
-        )
-        found = routes_of(config.bridges, parts.network.id, where)
-        self._courier: Courier | None = None
+        others = [one for one in bridges if parts.keys.address not in signers_of(one)]
+        if others:
+            skipped = f"this keeper signs for {len(bridges) - len(others)} of {len(bridges)}"
+            log.warning("bridge", skipped=skipped, where=where)
         self.traffic = Traffic()
-        if found is None:
-            return
-        if parts.keys.address not in found.routes[0].validators:
-            log.warning("bridge", skipped="this keeper is no validator of the configured routes")
-            return
-        chains = {
-            chain: (parts.watchers[chain].chain, first) for chain, first in found.first_blocks
-        }
         self._courier = Courier(
-            found.routes,
-            chains,
-            parts.keys.operator,
+            origins_of(bridges, parts.keys.operator),
+            {chain: watcher.chain for chain, watcher in parts.watchers.items()},
             lambda frame: parts.p2p.publish(Topic.MESSAGES, frame),
             Bringer(parts),
-            partial(self.traffic.hear, Hyperlane.name),
+            self.traffic.hear,
         )
 
     def take(self, peer: bytes, frame: bytes) -> Verdict:
         """Take a frame of the topic of messages."""
         del peer
-        if len(frame) == CCIP_FRAME:
-            reason = self._ccip.take(frame)
-        else:
-            reason = None if self._courier is None else self._courier.take(frame)
-        if reason is Reason.BAD_SIGNATURE:  # a validator of somebody else's multisig, perhaps
+        reason = self._courier.take(frame)
+        if reason is Reason.BAD_SIGNATURE:  # a signer of somebody else's, perhaps
             return Ignore(reason)
         return ACCEPT if reason is None else verdict_of(reason)
 
     async def run(self) -> None:
         """Serve until cancelled, or return at once if there is nothing to serve."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._ccip.run)
-            if self._courier is not None:
-                nursery.start_soon(self._courier.run)
+        await self._courier.run()
 
 
 def _known(chains: Sequence[ChainId], parts: Parts, where: str) -> None:

@@ -1,11 +1,9 @@
 """Keepers carry a token over CCIP's real contracts: as couriers, and as nodes compose them."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 import trio
@@ -13,28 +11,29 @@ import trio
 from keeper.errors import ConfigError
 from keeper.execute.intent import Intent
 from keeper.hashing import keccak
-from keeper.keys import Keys
 from keeper.node.courier import Couriers
 from keeper.reasons import Reason
 from keeper.route.bridges.ccip import send as ccip_send
 from keeper.route.bridges.ccip_committee import CCIP_FRAME
-from keeper.route.bridges.ccip_courier import CcipCourier
 from keeper.route.bridges.message import ccip_extra_args
 from keeper.route.bridges.multisig import FRAME
 from keeper.route.bridges.port import Send, Stage, Transfer
+from keeper.units import ChainId
 from p2p.port import Topic
 from p2p.verdicts import ACCEPT, Ignore
 from tests.support.anvil import anvil_binary
+from tests.support.bridge_couriers import running
+from tests.support.bridge_node import composed
 from tests.support.ccip_contracts import (
     AWAY,
     DECIMALS,
     HOME,
     KEYS,
-    VERIFIER,
     Pooled,
     pooled,
     section,
 )
+from tests.support.hyperlane_contracts import Site
 
 pytestmark = [pytest.mark.anvil, pytest.mark.npm]
 __all__ = ["anvil_binary"]
@@ -71,41 +70,15 @@ async def arrival(world: Pooled, transfer: Transfer) -> None:
             await trio.lowlevel.checkpoint()
 
 
-@asynccontextmanager
-async def couriers(
+def sites_of(world: Pooled) -> dict[ChainId, Site]:
+    return {chain: end.site for chain, end in world.ends.items()}
+
+
+def couriers(
     world: Pooled, silent: frozenset[int] = frozenset()
-) -> AsyncIterator[list[bytes]]:
+) -> AbstractAsyncContextManager[list[bytes]]:
     """Four keepers that hear each other, less the silent ones. Yields all that was said."""
-    said: list[bytes] = []
-    running: dict[int, CcipCourier] = {}
-
-    def voice(me: int) -> Callable[[bytes], None]:
-        def say(frame: bytes) -> None:
-            said.append(frame)
-            for place, other in running.items():
-                if place != me:
-                    other.take(frame)
-
-        return say
-
-    def purse(me: int) -> Callable[[Send], Awaitable[bool]]:
-        async def bring(one: Send) -> bool:
-            site = world.ends[one.chain].site
-            return (await site.attempt(one, site.shop.people[me])).succeeded
-
-        return bring
-
-    chains = {chain: end.site.chain for chain, end in world.ends.items()}
-    for me, key in enumerate(KEYS):
-        if me not in silent:
-            running[me] = CcipCourier(
-                [world.route], chains, key, voice(me), purse(me), patience_s=0.2, poll_s=0.02
-            )
-    async with trio.open_nursery() as nursery:
-        for courier in running.values():
-            nursery.start_soon(courier.run)
-        yield said
-        nursery.cancel_scope.cancel()
+    return running(world.route, KEYS, sites_of(world), silent)
 
 
 async def test_keepers_carry_a_token_out_and_back(anvil_binary: Path) -> None:
@@ -203,14 +176,8 @@ class Gossip:
 
 
 def node_of(world: Pooled, key: bytes, executor: object, network: object) -> Couriers:
-    """Compose what a member composes, with the parts that couriers use."""
-    watchers = {chain: SimpleNamespace(chain=end.site.chain) for chain, end in world.ends.items()}
-    parts = SimpleNamespace(
-        keys=Keys(key, b""), network=SimpleNamespace(id=VERIFIER), watchers=watchers,
-        executor=executor, p2p=network,
-    )  # fmt: skip
-    config = SimpleNamespace(home=Path("home"), bridges={"usdc": section(world.route)})
-    return Couriers(cast(Any, parts), cast(Any, config))
+    sections = {"usdc": section(world.route)}
+    return composed(sites_of(world), sections, executor, network, key)
 
 
 async def test_nodes_deliver_a_transfer_once(anvil_binary: Path) -> None:

@@ -1,7 +1,6 @@
 """Hyperlane's real contracts between two chains: keepers sign and deliver, others cannot."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +13,11 @@ from keeper.route.bridges.hyperlane import Hyperlane, process, word
 from keeper.route.bridges.message import checkpoint_digest
 from keeper.route.bridges.multisig import Tree, metadata_of, sign
 from keeper.route.bridges.port import Send, Stage, Transfer, lane_of, step_sends
-from keeper.route.bridges.service import Courier
 from keeper.route.congestion import Delivery, Seen
 from keeper.route.reader import read_lanes
-from keeper.units import BlockNumber
 from keeper.venue.abi import answers, calldata
 from tests.support.anvil import anvil_binary
+from tests.support.bridge_couriers import running
 from tests.support.hyperlane_contracts import (
     CHAINS,
     KEYS,
@@ -127,47 +125,11 @@ async def test_the_own_tree_has_the_hooks_root(anvil_binary: Path) -> None:
             assert (tree.root, tree.count - 1) == tuple(await hook.call("latestCheckpoint"))
 
 
-@asynccontextmanager
-async def couriers(
+def couriers(
     world: Bridged, silent: frozenset[int] = frozenset()
-) -> AsyncIterator[list[bytes]]:
+) -> AbstractAsyncContextManager[list[bytes]]:
     """Four keepers that hear each other, less the silent ones. Yields all that was said."""
-    said: list[bytes] = []
-    running: dict[int, Courier] = {}
-
-    def voice(me: int) -> Callable[[bytes], None]:
-        def say(frame: bytes) -> None:
-            said.append(frame)
-            for place, other in running.items():
-                if place != me:
-                    other.take(frame)
-
-        return say
-
-    def purse(me: int) -> Callable[[Send], Awaitable[bool]]:
-        async def bring(one: Send) -> bool:
-            site = world.sites[one.chain]
-            return (await site.attempt(one, site.shop.people[me])).succeeded
-
-        return bring
-
-    chains = {chain: (site.chain, BlockNumber(0)) for chain, site in world.sites.items()}
-    for me, key in enumerate(KEYS):
-        if me not in silent:
-            running[me] = Courier(
-                [world.route],
-                chains,
-                key,
-                voice(me),
-                purse(me),
-                patience_s=0.2,
-                poll_s=0.02,
-            )
-    async with trio.open_nursery() as nursery:
-        for courier in running.values():
-            nursery.start_soon(courier.run)
-        yield said
-        nursery.cancel_scope.cancel()
+    return running(world.route, KEYS, world.sites, silent)
 
 
 async def arrival(world: Bridged, transfer: Transfer) -> None:

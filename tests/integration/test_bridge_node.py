@@ -59,7 +59,7 @@ async def test_keepers_over_gossip_deliver_a_transfer_once(anvil_binary: Path) -
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
         ports = free_ports(len(KEYS))
-        executors = [await keeper(world, me, ports, nursery, stack) for me in range(len(KEYS))]
+        executors = [await keeper(world, me, ports, nursery) for me in range(len(KEYS))]
         here, there = (world.sites[chain] for chain in CHAINS)
         alice = here.shop.people[5]
         await world.token.tx("mint", 10**9, sender=alice)

@@ -104,7 +104,7 @@ async def test_a_keepers_own_policy_fills_a_place_once_over_a_kill(
         toml.write_text(toml.read_text() + LIMITS)
         ports = free_ports(len(KEYS))
         for other in range(1, len(KEYS)):
-            await keeper(world, other, ports, nursery, stack)
+            await keeper(world, other, ports, nursery)
         await fund(world, ME)
         await world.token.tx("mint", 1_000 * USD)
         checked = world.sites[HOME].shop.web3.to_checksum_address("0x" + ME.hex())

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from keeper import config
-from keeper.network import ChainSpec, NetworkSpec
+from keeper.network import ChainSpec, NetworkSpec, Token
 from keeper.units import ChainId
 
 
@@ -15,6 +15,7 @@ def write_home(
     network: bytes,
     endpoints: Mapping[ChainId, str],
     bridges: Mapping[str, Mapping[str, Any]],
+    tokens: Mapping[ChainId, Token] | None = None,
 ) -> None:
     """Write `keeper.toml` and the network's file.
 
@@ -23,6 +24,7 @@ def write_home(
         network: its id.
         endpoints: by chain.
         bridges: sections, by name.
+        tokens: what the network's file names, one a chain at most.
     """
     text = config.render(
         mode="off", password_file="", p2p_port=0, bootstrap=(), http_port=1,
@@ -33,7 +35,8 @@ def write_home(
         for chain, body in row["chains"].items():
             text += f"[bridges.{name}.chains.{chain}]\n" + _lines(body)
     (home / "keeper.toml").write_text(text)
-    specs = tuple(ChainSpec(chain, (), ()) for chain in sorted(endpoints))
+    named = {chain: (token,) for chain, token in (tokens or {}).items()}
+    specs = tuple(ChainSpec(chain, (), named.get(chain, ())) for chain in sorted(endpoints))
     spec = NetworkSpec(network, 1_700_000_000_000, 500, specs[0].id, specs)
     (home / "network.json").write_text(json.dumps(spec.to_json()))
 

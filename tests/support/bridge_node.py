@@ -1,21 +1,20 @@
 """Keepers with couriers, as nodes compose them: real libp2p, real executors, the real contracts."""
 
-import json
-from contextlib import AsyncExitStack
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import trio
 
-from keeper import config
 from keeper.chain.port import Chain
 from keeper.execute.intent import Lane, Mode
 from keeper.execute.lane_keys import lane_address, lane_key
 from keeper.execute.ledger import Ledger
 from keeper.execute.service import Executor
 from keeper.keys import Keys
-from keeper.network import ChainSpec, NetworkSpec, Token
+from keeper.network import Token
 from keeper.node.courier import Couriers
 from keeper.route.bridges.multisig import address_of
 from keeper.store import Store
@@ -23,7 +22,8 @@ from keeper.units import ChainId
 from p2p.host import Libp2pNetwork
 from p2p.identity import peer_id_text
 from p2p.port import Limits, Topic
-from tests.support.hyperlane_contracts import KEYS, THRESHOLD, USDC, VERIFIER, Bridged
+from tests.support.bridge_home import write_home
+from tests.support.hyperlane_contracts import KEYS, THRESHOLD, USDC, VERIFIER, Bridged, Site
 from tests.support.p2p_contract import id_of, seed_of
 
 
@@ -47,35 +47,31 @@ def section(world: Bridged) -> dict[str, Any]:
 
 
 def couriers_of(world: Bridged, executor: object, network: object, key: bytes) -> Couriers:
+    return composed(world.sites, {"usdc": section(world)}, executor, network, key)
+
+
+def composed(
+    sites: Mapping[ChainId, Site],
+    sections: Mapping[str, Mapping[str, Any]],
+    executor: object,
+    network: object,
+    key: bytes,
+) -> Couriers:
     """Compose what a member composes, with the parts that a courier uses."""
-    watchers = {chain: SimpleNamespace(chain=site.chain) for chain, site in world.sites.items()}
+    watchers = {chain: SimpleNamespace(chain=site.chain) for chain, site in sites.items()}
     parts = SimpleNamespace(
         keys=Keys(key, b""), network=SimpleNamespace(id=VERIFIER), watchers=watchers,
         executor=executor, p2p=network,
     )  # fmt: skip
-    config = SimpleNamespace(home=Path("home"), bridges={"usdc": section(world)})
+    config = SimpleNamespace(home=Path("home"), bridges=sections)
     return Couriers(cast(Any, parts), cast(Any, config))
 
 
 def home_of(world: Bridged, home: Path) -> None:
     """Write what `keeper init` writes, and the route's section."""
-    text = config.render(
-        mode="off", password_file="", p2p_port=0, bootstrap=(), http_port=1,
-        endpoints={chain: (site.shop.anvil.url,) for chain, site in world.sites.items()},
-    )  # fmt: skip
-    row = section(world)
-    chains = row.pop("chains")
-    text += "[bridges.usdc]\n" + "".join(f"{name} = {json.dumps(row[name])}\n" for name in row)
-    for chain, body in chains.items():
-        text += f"[bridges.usdc.chains.{chain}]\n"
-        text += "".join(f"{name} = {json.dumps(body[name])}\n" for name in body)
-    (home / "keeper.toml").write_text(text)
-    specs = tuple(
-        ChainSpec(end.chain, (), (Token(USDC, end.token or end.router, 6),))
-        for end in world.route.ends
-    )
-    spec = NetworkSpec(VERIFIER, 1_700_000_000_000, 500, specs[0].id, specs)
-    (home / "network.json").write_text(json.dumps(spec.to_json()))
+    urls = {chain: site.shop.anvil.url for chain, site in world.sites.items()}
+    tokens = {end.chain: Token(USDC, end.token or end.router, 6) for end in world.route.ends}
+    write_home(home, VERIFIER, urls, {"usdc": section(world)}, tokens)
 
 
 def network_of(me: int, ports: list[int]) -> Libp2pNetwork:
@@ -110,19 +106,22 @@ async def fund(world: Bridged, account: bytes) -> None:
         await site.shop.anvil.rpc.call("anvil_setBalance", request)
 
 
-async def keeper(
-    world: Bridged, me: int, ports: list[int], nursery: trio.Nursery, stack: AsyncExitStack
-) -> bytes:
+async def keeper(world: Bridged, me: int, ports: list[int], nursery: trio.Nursery) -> bytes:
     """Run one keeper's courier; return the account that pays for its deliveries."""
     network = network_of(me, ports)
     await nursery.start(network.run)
     store = Store(":memory:")
-    stack.callback(store.close)
     chains: dict[ChainId, Chain] = {chain: site.chain for chain, site in world.sites.items()}
     executor = executor_of(store, chains, KEYS[me])
     couriers = couriers_of(world, executor, network, KEYS[me])
-    for run in (executor.run, couriers.run):
-        nursery.start_soon(run)
+
+    async def work() -> None:
+        with closing(store):  # only once nobody works on it
+            async with trio.open_nursery() as own:
+                for run in (executor.run, couriers.run):
+                    own.start_soon(run)
+
+    nursery.start_soon(work)
     nursery.start_soon(serve, network, couriers)
     account = lane_address(KEYS[me], Lane.SETTLEMENT)
     await fund(world, account)

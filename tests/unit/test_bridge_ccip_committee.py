@@ -1,5 +1,6 @@
 """One keeper in CCIP's committee: what it signs, believes, keeps, and when it brings."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +13,12 @@ from keeper.hashing import keccak
 from keeper.reasons import Reason
 from keeper.route.bridges.ccip import MESSAGE_SENT, signed_digest
 from keeper.route.bridges.ccip_committee import CCIP_FRAME, MAX_ARRIVED, Signer
-from keeper.route.bridges.ccip_courier import CcipCourier
 from keeper.route.bridges.ccip_facts import Committee
 from keeper.route.bridges.ccip_lane import Ccip
 from keeper.route.bridges.multisig import MAX_EARLY, MAX_WAITING, ORDER, address_of, sign
-from keeper.route.bridges.port import Send
+from keeper.route.bridges.origins import origins_of
+from keeper.route.bridges.port import Crossing, Send
+from keeper.route.bridges.service import Courier
 from keeper.units import BlockNumber, Timestamp, Wei
 from keeper.venue.abi import answers
 from tests.support.ccip_lane import HERE, LANE, MESSAGE, THERE, TOKENS, sent_log, told
@@ -49,8 +51,9 @@ def frame_of(key: bytes, name: bytes, selector: int = HERE.selector, tag: bytes 
 def test_the_threshold_makes_it_ready_with_signatures_by_rising_address() -> None:
     one = signer(ORDERED[3])
     raw = message(5)
-    ((name, frame),) = one.sent([sent_log(raw)])
-    assert (name, len(frame)) == (keccak(raw), CCIP_FRAME)
+    (signed,) = one.read([sent_log(raw)], [])
+    name = signed.id
+    assert (name, len(signed.frame)) == (keccak(raw), CCIP_FRAME)
     assert one.receive(frame_of(ORDERED[1], name)) is None
     assert one.ready() == ()
     assert one.receive(frame_of(ORDERED[0], name)) is None
@@ -72,9 +75,9 @@ def test_the_threshold_makes_it_ready_with_signatures_by_rising_address() -> Non
 
 def _turn(key: bytes, raw: bytes) -> int:
     one = signer(key)
-    ((name, _),) = one.sent([sent_log(raw)])
+    one.read([sent_log(raw)], [])
     for other in KEYS:
-        one.receive(frame_of(other, name))
+        one.receive(frame_of(other, keccak(raw)))
     return one.ready()[0].turn
 
 
@@ -85,7 +88,7 @@ def test_frames_that_come_before_the_block_is_final_count_later() -> None:
         assert one.receive(frame_of(key, name)) is None
         assert one.receive(frame_of(key, name)) is Reason.DUPLICATE
     assert one.ready() == ()
-    one.sent([sent_log(raw)])
+    one.read([sent_log(raw)], [])
     assert [ready.id for ready in one.ready()] == [name]
     assert one.receive(frame_of(KEYS[1], name)) is Reason.DUPLICATE
 
@@ -93,7 +96,7 @@ def test_frames_that_come_before_the_block_is_final_count_later() -> None:
 def test_frames_that_are_not_believed() -> None:
     raw = message(1)
     name, one = keccak(raw), signer(KEYS[0])
-    one.sent([sent_log(raw)])
+    one.read([sent_log(raw)], [])
     good = frame_of(KEYS[1], name)
     high = ORDER - int.from_bytes(good[72:104], "big")
     for frame, why in (
@@ -124,8 +127,8 @@ def test_only_final_plain_transfers_of_served_tokens_are_signed() -> None:
         message(1, token_transfer=b""),
         message(1, destination=9),
     ):
-        assert one.sent([sent_log(raw)]) == ()
-    assert one.sent([sent_log(message(1), address=HERE.router)]) == ()
+        assert one.read([sent_log(raw)], []) == ()
+    assert one.read([sent_log(message(1), address=HERE.router)], []) == ()
     assert one.waiting() == one.frames() == ()
     with pytest.raises(ValueError, match="no signer"):
         signer(keccak(b"stranger"))
@@ -137,7 +140,7 @@ def test_what_is_kept_is_bounded() -> None:
         assert one.receive(frame_of(KEYS[1], keccak(message(number)))) is None
     assert sum(map(len, one._early.values())) == MAX_EARLY
     for number in range(MAX_WAITING + 3):
-        one.sent([sent_log(message(number))])
+        one.read([sent_log(message(number))], [])
     held = [transfer.id for _, transfer in one.waiting()]
     assert held == [keccak(message(number)) for number in range(3, MAX_WAITING + 3)]
     assert one._early[address_of(KEYS[1])] == []
@@ -151,19 +154,23 @@ class World:
 
     def __init__(self, logs: list[Log]) -> None:
         self.logs, self.arrived, self.number, self.down = logs, False, 3, False
+        self.now = 0
         self.asked: list[int] = []
 
     async def head(self, level: Level = Level.UNSAFE) -> Header:
         if self.down:
             raise RemoteFault("endpoint", Reason.ENDPOINT_DOWN)
         ref = BlockRef(HERE.chain, BlockNumber(self.number), bytes(32))
-        return Header(ref, b"", Timestamp(0), b"", b"", Wei(0), 0, 0)
+        return Header(ref, b"", Timestamp(self.now), b"", b"", Wei(0), 0, 0)
+
+    async def block(self, block_hash: bytes) -> Header | None:
+        return await self.head() if block_hash == sent_log(b"").block.hash else None
 
     async def history(
-        self, addresses: list[bytes], first: int, last: BlockRef, topics: list[bytes]
+        self, addresses: Sequence[bytes], first: int, last: BlockRef, topics: Sequence[bytes]
     ) -> list[Log]:
         self.asked.append(first)
-        assert (addresses, topics) == ([HERE.on_ramp], [MESSAGE_SENT])
+        assert (addresses, topics) == ((HERE.on_ramp,), (MESSAGE_SENT,))
         return self.logs
 
     async def call(self, to: bytes, data: bytes, at: BlockRef) -> bytes:
@@ -175,6 +182,7 @@ async def test_a_courier_says_what_is_on_its_way_and_brings_it_in_its_turn() -> 
     name, home, away = keccak(raw), World([sent_log(raw)]), World([])
     said: list[bytes] = []
     brought: list[Send] = []
+    heard: list[tuple[str, Crossing, int]] = []
 
     async def bring(one: Send) -> bool:
         brought.append(one)
@@ -183,27 +191,32 @@ async def test_a_courier_says_what_is_on_its_way_and_brings_it_in_its_turn() -> 
     chains: Any = {HERE.chain: home, THERE.chain: away}
     other = token(replace(COMMITTEE, signers=tuple(sorted(map(address_of, KEYS[1:]))), threshold=2))
     tokens = [token(first_block=2), token(first_block=1), other]
-    courier = CcipCourier(tokens, chains, KEYS[0], said.append, bring, patience_s=0.0)
-    origin, _ = courier._origins  # the third token's committee is others'
+    courier = Courier(
+        origins_of(tokens, KEYS[0]), chains, said.append, bring, lambda *one: heard.append(one),
+        patience_s=0.0,
+    )  # fmt: skip
+    followed, _ = courier._followed  # the third token's committee is others'
     away.down = True
-    await courier._follow(origin)
+    await courier._follow(followed)
     assert (said, home.asked) == ([], [1]), "what cannot be asked is not said"
-    away.down, home.number = False, 4
-    await courier._follow(origin)
+    away.down, home.number, home.now = False, 4, 100
+    await courier._follow(followed)
     assert (home.asked, {frame[8:40] for frame in said}) == ([1, 4], {name})
     assert courier.take(frame_of(KEYS[1], name)) is None
     assert courier.take(frame_of(KEYS[1], name)) is Reason.DUPLICATE
     assert courier.take(frame_of(KEYS[1], name, selector=9)) is None, "another operator's"
     assert courier.take(b"") is Reason.MALFORMED
-    await courier._deliver(origin)
+    await courier._deliver(followed)
     assert brought == []
     assert courier.take(frame_of(KEYS[2], name)) is None
-    await courier._deliver(origin)
-    await courier._deliver(origin)
+    await courier._deliver(followed)
+    await courier._deliver(followed)
     assert [one.to for one in brought] == [THERE.off_ramp] * 2, "a failed one is brought again"
-    away.arrived = True
-    await courier._deliver(origin)
-    await courier._deliver(origin)
+    assert heard == []
+    away.arrived, away.now = True, 170
+    await courier._deliver(followed)
+    await courier._deliver(followed)
     assert len(brought) == 2
-    assert origin.signer.waiting() == ()
+    assert followed.origin.waiting() == ()
+    assert heard == [("ccip", Crossing(HERE.chain, THERE.chain, LANE.asset), 70_000)], "once"
     await trio.lowlevel.checkpoint()

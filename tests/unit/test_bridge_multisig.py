@@ -26,6 +26,7 @@ from keeper.route.bridges.multisig import (
     sign,
     signer_of,
 )
+from keeper.route.bridges.origins import origins_of
 from keeper.route.bridges.port import Crossing, Send, Stage, Terms, Timing, lane_of, step_sends
 from keeper.route.bridges.service import Courier
 from keeper.units import BlockNumber, ChainId, Timestamp, Wei, symbol
@@ -165,8 +166,8 @@ def test_only_served_messages_are_signed_each_once_and_every_leaf_counts() -> No
 
 def test_what_is_kept_is_bounded() -> None:
     mine, _ = fed(0, MAX_WAITING + 20)
-    assert len(mine.signed()) == MAX_WAITING
-    assert message(0).id not in mine.signed()
+    assert len(mine.messages()) == MAX_WAITING
+    assert message(0).encode() not in mine.messages()
     hoarder = validator(1)
     chatty = validator(2)
     for nonce in range(MAX_EARLY + 20):
@@ -273,19 +274,19 @@ async def test_nothing_is_said_on_leaves_that_do_not_give_the_hooks_root() -> No
     async def bring(_: Send) -> bool:
         raise AssertionError("nothing is ready")
 
-    chains: Any = {HOME: (liar, BlockNumber(0)), AWAY: (Liar([], Tree().root), BlockNumber(0))}
-    courier = Courier([route()], chains, KEYS[0], said.append, bring)
-    (origin, _) = courier._origins.values()
+    chains: Any = {HOME: liar, AWAY: Liar([], Tree().root)}
+    courier = Courier(origins_of([route()], KEYS[0]), chains, said.append, bring)
+    (followed, _) = courier._followed
     for logs in (logs_of(2), logs_of(3)[2:], logs_of(3)[:-1], [*logs_of(3), *logs_of(1)]):
         liar.logs = logs
         with pytest.raises(RemoteFault, match="endpoint_lied"):
-            await courier._follow(origin)
+            await courier._follow(followed)
         assert said == []
-        assert origin.next == 0
+        assert followed.next == 0
     liar.logs = logs_of(3)
-    await courier._follow(origin)
+    await courier._follow(followed)
     assert [frame[8:40] for frame in said] == [message(nonce).id for nonce in range(3)]
-    await courier._follow(origin)
+    await courier._follow(followed)
     assert liar.reads == 5, "what was read is not read again"
     assert courier.take(b"") is Reason.MALFORMED
     assert courier.take(b"\0\0\0\x09" + said[0][4:]) is None
@@ -298,23 +299,22 @@ async def test_how_long_others_messages_take_is_heard() -> None:
     for nonce in range(3):
         tree.insert(message(nonce).id)
     home, away = Liar(logs_of(3), tree.root, now=100), Liar([], Tree().root, now=130)
-    heard: list[tuple[Crossing, int]] = []
+    heard: list[tuple[str, Crossing, int]] = []
 
     async def bring(_: Send) -> bool:
         raise AssertionError("nothing is ready")
 
-    chains: Any = {HOME: (home, BlockNumber(0)), AWAY: (away, BlockNumber(0))}
-    courier = Courier(
-        [route()], chains, KEYS[0], lambda _: None, bring, lambda *one: heard.append(one)
-    )
-    (origin, _) = courier._origins.values()
-    await courier._follow(origin)
-    assert (heard, len(origin.sent_at)) == ([], 3)
+    chains: Any = {HOME: home, AWAY: away}
+    origins = origins_of([route()], KEYS[0])
+    courier = Courier(origins, chains, lambda _: None, bring, lambda *one: heard.append(one))
+    (followed, _) = courier._followed
+    await courier._follow(followed)
+    assert (heard, len(followed.sent_at)) == ([], 3)
     away.done = (1).to_bytes(32, "big")
-    await courier._forget(origin)
-    assert heard == [(Crossing(HOME, AWAY, USDC), 30_000)] * 3
-    assert origin.sent_at == {}
-    await courier._forget(origin)
+    await courier._left(followed)
+    assert heard == [("hyperlane", Crossing(HOME, AWAY, USDC), 30_000)] * 3
+    assert followed.sent_at == {}
+    await courier._left(followed)
     assert len(heard) == 3, "each is heard once"
 
 
@@ -346,18 +346,18 @@ async def test_one_dead_destination_does_not_stop_the_others() -> None:
         raise RemoteFault("endpoint", Reason.ENDPOINT_DOWN)
 
     chains: Any = {
-        HOME: (Liar(logs, tree.root), BlockNumber(0)),
-        AWAY: (Dead([], b""), BlockNumber(0)),
-        third: (Liar([], Tree().root), BlockNumber(0)),
+        HOME: Liar(logs, tree.root),
+        AWAY: Dead([], b""),
+        third: Liar([], Tree().root),
     }
-    courier = Courier([bridge], chains, KEYS[0], said.append, bring, patience_s=0.0)
-    origin = next(iter(courier._origins.values()))
-    await courier._follow(origin)
+    courier = Courier(origins_of([bridge], KEYS[0]), chains, said.append, bring, patience_s=0.0)
+    followed = courier._followed[0]
+    await courier._follow(followed)
     assert [frame[8:40] for frame in said] == [further.id]
-    await courier._deliver(origin)
+    await courier._deliver(followed)
     assert [one.chain for one in brought] == [third]
     assert {frame[8:40] for frame in said} == {away.id, further.id}, "said again, in case"
-    await courier._deliver(origin)
+    await courier._deliver(followed)
     assert len(brought) == 2, "without patience it tries again at once"
 
 

@@ -10,13 +10,18 @@ import pytest
 
 from keeper.errors import ConfigError
 from keeper.hashing import keccak
+from keeper.route.bridges.ccip_committee import CCIP_FRAME
 from keeper.route.bridges.ccip_lane import Ccip
 from keeper.route.bridges.hyperlane import Hyperlane
-from keeper.route.bridges.port import Crossing
-from keeper.route.bridges.settings import Routes, bridges_of, routes_of
+from keeper.route.bridges.multisig import FRAME, address_of
+from keeper.route.bridges.origins import origins_of
+from keeper.route.bridges.port import Bridge, Crossing
+from keeper.route.bridges.settings import bridges_of
 from keeper.units import ChainId, symbol
 
 VERIFIER = keccak(b"network")
+KEY = keccak(b"an operator")
+ME = "0x" + address_of(KEY).hex()
 
 
 def word(number: int) -> str:
@@ -50,14 +55,13 @@ def section() -> dict[str, Any]:
     return tomllib.loads(SECTION)
 
 
-def read(**sections: dict[str, Any]) -> Routes | None:
-    return routes_of(sections, VERIFIER, "keeper.toml")
+def read(**sections: dict[str, Any]) -> tuple[Bridge, ...]:
+    return bridges_of(sections, VERIFIER, "keeper.toml")
 
 
 def test_a_section_is_a_route() -> None:
-    found = read(usdc=section())
-    assert found is not None
-    (route,) = found.routes
+    (route,) = read(usdc=section())
+    assert isinstance(route, Hyperlane)
     usdc = symbol("USDC")
     assert route.crossings() == (Crossing(ChainId(1), ChainId(10), usdc),
                                  Crossing(ChainId(10), ChainId(1), usdc))  # fmt: skip
@@ -65,18 +69,21 @@ def test_a_section_is_a_route() -> None:
     assert route.end(ChainId(10)).token == b""
     assert (route.timing.p50_ms, route.timing.p95_ms) == (30_000, 60_000)
     assert (route.verifier, route.threshold) == (VERIFIER, 3)
-    assert found.first_blocks == ((1, 7), (10, 0))
-    assert read() is None
+    assert [(end.chain, end.first_block) for end in route.ends] == [(1, 7), (10, 0)]
+    assert read() == ()
 
 
 def test_two_routes_share_a_courier_or_are_refused() -> None:
     other = section()
     other["asset"], other["chains"]["1"]["first_block"] = "WETH", 3
     other["chains"]["1"]["router"] = word(0x31)
-    found = read(usdc=section(), weth=other)
-    assert found is not None
-    assert len(found.routes) == 2
-    assert found.first_blocks[0] == (1, 3)
+    mine = section()
+    mine["validators"][0] = other["validators"][0] = ME
+    found = read(usdc=mine, weth=other)
+    assert len(found) == 2
+    here, there = (origin.watch for origin in origins_of(found, KEY))
+    assert (here.chain, here.start, there.chain, there.start) == (1, 3, 10, 0)
+    assert origins_of(found, keccak(b"stranger")) == ()
     for where, key, value in (
         ("chains", "10", {**other["chains"]["10"], "hook": word(0x66)}),
         ("", "threshold", 2),
@@ -84,7 +91,7 @@ def test_two_routes_share_a_courier_or_are_refused() -> None:
         odd = copy.deepcopy(other)
         (odd[where] if where else odd)[key] = value
         with pytest.raises(ConfigError, match=r"\[bridges.weth\]: it has other"):
-            read(usdc=section(), weth=odd)
+            read(usdc=mine, weth=odd)
 
 
 def _without(*path: str) -> Callable[[dict[str, Any]], None]:
@@ -193,16 +200,21 @@ def test_a_section_of_ccip_is_a_token_on_its_chains() -> None:
     assert len(found.crossings()) == 2
 
 
-def test_every_kind_is_a_bridge_and_only_warp_routes_have_a_courier() -> None:
-    both = {"a": token(), "b": section()}
-    ccip, hyperlane = bridges_of(both, VERIFIER, "keeper.toml")
+def test_every_kind_is_a_bridge_and_one_courier_follows_those_that_a_key_signs_for() -> None:
+    ccip, hyperlane = read(a=token(), b=section())
     assert isinstance(ccip, Ccip)
     assert isinstance(hyperlane, Hyperlane)
-    found = read(**both)
-    assert found is not None
-    assert [route.ends for route in found.routes] == [hyperlane.ends]
-    assert read(a=token()) is None
-    assert bridges_of({}, VERIFIER, "keeper.toml") == ()
+    assert origins_of([ccip, hyperlane], KEY) == ()
+    routed, signed = section(), token()
+    routed["validators"][2] = signed["signers"][1] = ME
+    both = origins_of(read(a=signed, b=routed), KEY)
+    assert [(one.watch.chain, one.watch.frame, one.watch.start) for one in both] == [
+        (1, FRAME, 7), (10, FRAME, 0), (1, CCIP_FRAME, 0), (10, CCIP_FRAME, 0),
+    ]  # fmt: skip
+    assert {one.watch.keepers for one in both} == {4}
+    assert {one.watch.chain for one in origins_of(read(a=token(), b=routed), KEY)} == {1, 10}
+    assert {one.watch.frame for one in origins_of(read(a=signed, b=section()), KEY)} == {CCIP_FRAME}
+    assert read() == ()
     broken = token()
     del broken["tag"]
     with pytest.raises(ConfigError, match=r"\[bridges.a\]: tag is missing"):

@@ -13,26 +13,18 @@ from dataclasses import dataclass, field
 
 from keeper.chain.port import Log
 from keeper.reasons import Reason
-from keeper.route.bridges.ccip import signed_digest
+from keeper.route.bridges.ccip import MESSAGE_SENT, signed_digest
 from keeper.route.bridges.ccip_lane import Ccip
 from keeper.route.bridges.message import decode_ccip
 from keeper.route.bridges.multisig import MAX_EARLY, MAX_WAITING, address_of, sign, signer_of
-from keeper.route.bridges.port import Send, Transfer
-from keeper.units import ChainId
+from keeper.route.bridges.origin import Ready, Signed, Watch
+from keeper.route.bridges.port import Bridge, Transfer
+from keeper.units import BlockNumber, ChainId
 
 CCIP_FRAME = 8 + 32 + 65
 """Selector of the origin, message id, signature."""
 MAX_ARRIVED = 1024
 """Ids of arrived messages remembered, so that late frames about them are not kept as early ones."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A delivery that can be brought, and this keeper's place in the order of who does first."""
-
-    id: bytes
-    turn: int
-    send: Send
 
 
 @dataclass(slots=True)
@@ -56,29 +48,37 @@ class Signer:
     """
 
     def __init__(self, tokens: Sequence[Ccip], chain: ChainId, key: bytes) -> None:
-        self._tokens, self._chain, self._key = tuple(tokens), chain, key
-        first = tokens[0]
-        self.committee, end = first.committee, first.end(chain)
-        self.selector, self.on_ramp = end.selector, end.on_ramp
-        self._order = self.committee.signers
-        self._me = address_of(key)
+        self._tokens, self._key = tuple(tokens), key
+        self._committee, end = tokens[0].committee, tokens[0].end(chain)
+        self._order, self._me = self._committee.signers, address_of(key)
         if self._me not in self._order:
             raise ValueError("this keeper is no signer of the committee")
+        self.watch = Watch(
+            chain,
+            start=BlockNumber(min(token.end(chain).first_block for token in tokens)),
+            addresses=(end.on_ramp,),
+            topics=(MESSAGE_SENT,),
+            keepers=len(self._order),
+            frame=CCIP_FRAME,
+            head=end.selector.to_bytes(8, "big"),
+        )
         self._waiting: dict[bytes, _Waiting] = {}
         self._early: dict[bytes, list[tuple[bytes, bytes]]] = {one: [] for one in self._order}
         self._arrived: dict[bytes, None] = {}
 
-    def sent(self, logs: Sequence[Log]) -> tuple[tuple[bytes, bytes], ...]:
-        """Take logs of final blocks; return (message id, frame) of what was signed."""
-        found = []
-        for log in logs:
-            for token in self._tokens:
-                for crossing in token.crossings():
-                    if crossing.origin == self._chain:
-                        found += [self._sign(token, one) for one in token.sent(crossing, [log])]
-        return tuple(found)
+    def read(self, logs: Sequence[Log], answers: Sequence[bytes]) -> tuple[Signed, ...]:
+        """Take logs of final blocks; return what was signed. There is nothing to check them by."""
+        del answers
+        return tuple(
+            Signed(transfer.id, self._sign(token, transfer), log.block)
+            for log in logs
+            for token in self._tokens
+            for crossing in token.crossings()
+            if crossing.origin == self.watch.chain
+            for transfer in token.sent(crossing, [log])
+        )
 
-    def _sign(self, token: Ccip, transfer: Transfer) -> tuple[bytes, bytes]:
+    def _sign(self, token: Ccip, transfer: Transfer) -> bytes:
         if transfer.id not in self._waiting and len(self._waiting) >= MAX_WAITING:
             # the oldest goes: one that nobody can deliver must not block those after it
             del self._waiting[next(iter(self._waiting))]
@@ -90,16 +90,16 @@ class Signer:
                 if name == transfer.id:
                     waiting.signatures[signer] = signature
             self._early[signer] = [one for one in frames if one[0] != transfer.id]
-        return transfer.id, self._frame(waiting)
+        return self._frame(waiting)
 
     def receive(self, frame: bytes) -> Reason | None:
         """Take a peer's frame; return why it is not accepted, if it is not."""
         if len(frame) != CCIP_FRAME:
             return Reason.MALFORMED
         name, signature = frame[8:40], frame[40:]
-        if int.from_bytes(frame[:8], "big") != self.selector:
+        if not self.watch.about(frame):
             return Reason.WRONG_CONFIG
-        signer = signer_of(signed_digest(self.committee.tag, name), signature)
+        signer = signer_of(signed_digest(self._committee.tag, name), signature)
         if signer is None or signer not in self._early:
             return Reason.BAD_SIGNATURE
         if name in self._arrived:
@@ -118,14 +118,14 @@ class Signer:
 
     def ready(self) -> tuple[Ready, ...]:
         """Return what has enough signatures, oldest first."""
-        least = self.committee.threshold
+        least = self._committee.threshold
         return tuple(
             self._delivery(name, waiting)
             for name, waiting in self._waiting.items()
             if len(waiting.signatures) >= least
         )
 
-    def waiting(self) -> tuple[tuple[Ccip, Transfer], ...]:
+    def waiting(self) -> tuple[tuple[Bridge, Transfer], ...]:
         """Return the signed transfers not known to have arrived."""
         return tuple((one.token, one.transfer) for one in self._waiting.values())
 
@@ -141,11 +141,10 @@ class Signer:
             del self._arrived[next(iter(self._arrived))]
 
     def _frame(self, waiting: _Waiting) -> bytes:
-        head = self.selector.to_bytes(8, "big") + waiting.transfer.id
-        return head + waiting.signatures[self._me]
+        return self.watch.head + waiting.transfer.id + waiting.signatures[self._me]
 
     def _delivery(self, name: bytes, waiting: _Waiting) -> Ready:
-        chosen = sorted(waiting.signatures)[: self.committee.threshold]
+        chosen = sorted(waiting.signatures)[: self._committee.threshold]
         signatures = {signer: waiting.signatures[signer] for signer in chosen}
         turn = (self._order.index(self._me) - waiting.number) % len(self._order)
         return Ready(name, turn, waiting.token.deliver(waiting.transfer, signatures))

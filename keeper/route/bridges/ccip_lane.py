@@ -46,6 +46,7 @@ from keeper.route.bridges.port import (
     Terms,
     Timing,
     Transfer,
+    crossings_between,
 )
 from keeper.units import ChainId
 from keeper.venue.abi import answers, calldata
@@ -78,13 +79,9 @@ class Ccip:
     ) -> None:
         self.asset, self.decimals, self.committee = asset, decimals, committee
         self.verifier, self.timing, self.security = verifier, timing, security
+        self.ends = tuple(sorted(ends, key=lambda end: end.chain))
         self._ends = {end.chain: end for end in ends}
         self._selectors = {end.selector: end for end in ends}
-
-    @property
-    def ends(self) -> tuple[CcipEnd, ...]:
-        """Return every end, by chain."""
-        return tuple(self._ends[chain] for chain in sorted(self._ends))
 
     def end(self, chain: ChainId) -> CcipEnd:
         """Return the end on a chain.
@@ -96,8 +93,7 @@ class Ccip:
 
     def crossings(self) -> tuple[Crossing, ...]:
         """Return every ordered pair of chains."""
-        chains = sorted(self._ends)
-        return tuple(Crossing(a, b, self.asset) for a in chains for b in chains if a != b)
+        return crossings_between(self._ends, self.asset)
 
     def address(self, crossing: Crossing) -> bytes:
         """Return the pool on the origin: routers serve all tokens, a pool one."""

@@ -26,6 +26,7 @@ from keeper.route.bridges.port import (
     Terms,
     Timing,
     Transfer,
+    crossings_between,
 )
 from keeper.units import ChainId
 from keeper.venue.abi import address, answers, calldata
@@ -45,6 +46,7 @@ class End:
         router: the token router, 20 bytes.
         mailbox, hook, ism: Mailbox, MerkleTreeHook and the multisig that checks what comes in.
         token: what the router holds as collateral, or empty where it mints and burns.
+        first_block: from which a courier reads the hook's leaves.
     """
 
     chain: ChainId
@@ -54,6 +56,7 @@ class End:
     hook: bytes
     ism: bytes
     token: bytes = b""
+    first_block: int = 0
 
 
 def word(address_: bytes) -> bytes:
@@ -79,13 +82,9 @@ class Hyperlane:
     ) -> None:
         self.asset, self.validators, self.threshold = asset, tuple(validators), threshold
         self.verifier, self.timing, self.security = verifier, timing, security
+        self.ends = tuple(sorted(ends, key=lambda end: end.chain))
         self._ends = {end.chain: end for end in ends}
         self._domains = {end.domain: end for end in ends}
-
-    @property
-    def ends(self) -> tuple[End, ...]:
-        """Return every end, by chain."""
-        return tuple(self._ends[chain] for chain in sorted(self._ends))
 
     def end(self, chain: ChainId) -> End:
         """Return the end on a chain.
@@ -97,8 +96,7 @@ class Hyperlane:
 
     def crossings(self) -> tuple[Crossing, ...]:
         """Return every ordered pair of chains."""
-        chains = sorted(self._ends)
-        return tuple(Crossing(a, b, self.asset) for a in chains for b in chains if a != b)
+        return crossings_between(self._ends, self.asset)
 
     def address(self, crossing: Crossing) -> bytes:
         """Return the router on the origin."""

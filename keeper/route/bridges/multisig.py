@@ -207,10 +207,6 @@ class Validator:
             if len(waiting.signatures) >= self._threshold
         )
 
-    def signed(self) -> tuple[bytes, ...]:
-        """Return the ids of signed messages not known to have arrived."""
-        return tuple(name for name, waiting in self._waiting.items() if waiting.root)
-
     def messages(self) -> tuple[bytes, ...]:
         """Return the signed messages not known to have arrived."""
         return tuple(waiting.message for waiting in self._waiting.values() if waiting.root)

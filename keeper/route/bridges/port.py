@@ -9,7 +9,7 @@ so that a stage reached is never taken back. A fault makes the lane cursed: a br
 contracts are not set up as this network expects them carries nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -190,6 +190,12 @@ class Bridge(Protocol):
         A proof is as final as the block: ask with the logs of final ones.
         """
         ...
+
+
+def crossings_between(chains: Iterable[ChainId], asset: bytes) -> tuple[Crossing, ...]:
+    """Return every ordered pair of chains for an asset, sorted."""
+    joined = sorted(chains)
+    return tuple(Crossing(a, b, asset) for a in joined for b in joined if a != b)
 
 
 def brings(terms: Terms, amount: int) -> int:

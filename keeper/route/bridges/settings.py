@@ -7,7 +7,6 @@ A lane is in one section: counted twice, it would have twice the room it has.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from keeper.errors import ConfigError
@@ -15,39 +14,6 @@ from keeper.route.bridges.hyperlane import Hyperlane
 from keeper.route.bridges.port import Bridge
 from keeper.route.bridges.settings_ccip import token_of
 from keeper.route.bridges.settings_hyperlane import fits, route_of
-from keeper.units import BlockNumber, ChainId
-
-Starts = dict[ChainId, BlockNumber]
-
-
-@dataclass(frozen=True, slots=True)
-class Routes:
-    """The configured warp routes, and from which block each chain's leaves are read."""
-
-    routes: tuple[Hyperlane, ...]
-    first_blocks: tuple[tuple[ChainId, BlockNumber], ...]
-
-
-def routes_of(
-    sections: Mapping[str, Mapping[str, Any]], verifier: bytes, where: str
-) -> Routes | None:
-    """Return the configured warp routes, or None if there are none.
-
-    Args:
-        sections: by name; those of other kinds are checked as well.
-        verifier: who can break what keepers validate, 32 bytes.
-        where: the file, for an error.
-
-    Raises:
-        ConfigError: a key is unknown or missing, a value is impossible, or sections do not fit.
-    """
-    routes: list[Hyperlane] = []
-    starts: Starts = {}
-    for bridge, first in _read(sections, verifier, where):
-        if isinstance(bridge, Hyperlane):
-            routes.append(bridge)
-            starts |= {at: min(number, starts.get(at, number)) for at, number in first.items()}
-    return Routes(tuple(routes), tuple(sorted(starts.items()))) if routes else None
 
 
 def bridges_of(
@@ -55,34 +21,33 @@ def bridges_of(
 ) -> tuple[Bridge, ...]:
     """Return every configured bridge, in the order of the sections' names.
 
+    Args:
+        sections: by name.
+        verifier: who can break what keepers sign for, 32 bytes.
+        where: the file, for an error.
+
     Raises:
-        ConfigError: as `routes_of`.
+        ConfigError: a key is unknown or missing, a value is impossible, or sections do not fit.
     """
-    return tuple(bridge for bridge, _ in _read(sections, verifier, where))
-
-
-def _read(
-    sections: Mapping[str, Mapping[str, Any]], verifier: bytes, where: str
-) -> list[tuple[Bridge, Starts]]:
-    found: list[tuple[Bridge, Starts]] = []
+    found: list[Bridge] = []
     for name, row in sorted(sections.items()):
         try:
-            bridge, first = _bridge(row, verifier)
-            _apart([one for one, _ in found], bridge)
+            bridge = _bridge(row, verifier)
+            _apart(found, bridge)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             said = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
             raise ConfigError(
                 f"[bridges.{name}]: {said}", where=where, remedy="docs/routing.md shows a section"
             ) from error
-        found.append((bridge, first))
-    return found
+        found.append(bridge)
+    return tuple(found)
 
 
-def _bridge(row: Mapping[str, Any], verifier: bytes) -> tuple[Bridge, Starts]:
+def _bridge(row: Mapping[str, Any], verifier: bytes) -> Bridge:
     if row["kind"] == "hyperlane":
         return route_of(row, verifier)
     if row["kind"] == "ccip":
-        return token_of(row, verifier), {}
+        return token_of(row, verifier)
     raise ValueError(f"kind {row['kind']!r} is not hyperlane or ccip")
 
 

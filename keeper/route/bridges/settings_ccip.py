@@ -75,5 +75,5 @@ def _end(name: str, body: Mapping[str, Any]) -> CcipEnd:
     places = {key: address(body[key]) for key in _PLACES}
     if "lock_box" in body:
         places["lock_box"] = address(body["lock_box"])
-    first = whole(body, "first_block") if "first_block" in body else 0
+    first = whole(body, "first_block", 0)
     return CcipEnd(ChainId(int(name)), selector, first_block=first, **places)

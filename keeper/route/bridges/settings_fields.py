@@ -29,14 +29,19 @@ def address(text: str) -> bytes:
     return raw
 
 
-def whole(row: Mapping[str, Any], key: str) -> int:
+def whole(row: Mapping[str, Any], key: str, without: int | None = None) -> int:
     """Return a whole number that is not negative.
+
+    Args:
+        row: a section.
+        key: which of its fields.
+        without: what it is where it is missing, if it may be.
 
     Raises:
         ValueError: it is another thing.
         KeyError: it is missing.
     """
-    value = row[key]
+    value = row[key] if without is None else row.get(key, without)
     if type(value) is not int or value < 0:
         raise ValueError(f"{key} is a whole number, not {value!r}")
     return value

@@ -20,16 +20,18 @@ from typing import Any
 
 from keeper.route.bridges.hyperlane import End, Hyperlane
 from keeper.route.bridges.settings_fields import address, known, signers, timing, whole
-from keeper.units import BlockNumber, ChainId, symbol
+from keeper.units import ChainId, symbol
 
 _ROUTE = {"kind", "asset", "validators", "threshold", "p50_s", "p95_s", "chains"}
 _END = {"domain", "router", "mailbox", "hook", "module", "token", "first_block"}
 
 
-def route_of(
-    row: Mapping[str, Any], verifier: bytes
-) -> tuple[Hyperlane, dict[ChainId, BlockNumber]]:
-    """Return the route of a section, and from which block each chain's leaves are read.
+def route_of(row: Mapping[str, Any], verifier: bytes) -> Hyperlane:
+    """Return the route of a section.
+
+    Args:
+        row: the section.
+        verifier: who can break what keepers validate, 32 bytes.
 
     Raises:
         ValueError, KeyError, TypeError, AttributeError: it is no such section.
@@ -37,7 +39,7 @@ def route_of(
     known(row, _ROUTE)
     threshold = whole(row, "threshold")
     validators = signers(row["validators"], threshold, "validators")
-    ends, first = [], {}
+    ends = []
     for name, body in row["chains"].items():
         known(body, _END)
         chain = ChainId(int(name))
@@ -46,14 +48,13 @@ def route_of(
             address(body[key]) for key in ("router", "mailbox", "hook", "module")
         )
         held = address(token) if token else b""
-        ends.append(End(chain, whole(body, "domain"), router, mailbox, hook, module, held))
-        first[chain] = BlockNumber(whole(body, "first_block") if "first_block" in body else 0)
+        first, domain = whole(body, "first_block", 0), whole(body, "domain")
+        ends.append(End(chain, domain, router, mailbox, hook, module, held, first))
     if len(ends) < 2 or len({end.domain for end in ends}) != len(ends):
         raise ValueError("a route joins at least two chains, each with a domain of its own")
-    route = Hyperlane(
+    return Hyperlane(
         symbol(row["asset"]), ends, validators, threshold, verifier=verifier, timing=timing(row)
     )
-    return route, first
 
 
 def fits(one: Hyperlane, other: Hyperlane) -> bool:
