@@ -117,11 +117,15 @@ def _fetch(package: str, scratch: Path) -> Path:
             env={**os.environ, "PATH": path},
         )
         (archive,) = scratch.glob("*.tgz")
-        with tarfile.open(archive) as files:
-            files.extract("package/bin/anvil", scratch, filter="data")
+        binary = scratch / "anvil"
+        with tarfile.open(archive) as files, binary.open("wb") as target:
+            member = files.extractfile("package/bin/anvil")
+            if member is None:
+                raise ValueError("its binary is no file")
+            shutil.copyfileobj(member, target)
     except (OSError, subprocess.SubprocessError, ValueError, KeyError, tarfile.TarError) as error:
         raise UnreachableError(f"anvil cannot be fetched: {error}", where=package) from error
-    return scratch / "package" / "bin" / "anvil"
+    return binary
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,9 @@ def package(name: str) -> Path:
     digest = hashlib.sha256(archives[0].read_bytes()).hexdigest()
     assert digest.startswith(PACKAGES[name]), f"{name} has digest {digest}"
     with tarfile.open(archives[0]) as files:
-        files.extractall(scratch, filter="data")
+        if hasattr(tarfile, "data_filter"):  # from Python 3.11.4 on
+            files.extraction_filter = tarfile.data_filter
+        files.extractall(scratch)  # its digest is the pinned one
     (scratch / "package").rename(target)
     shutil.rmtree(scratch)
     return target
