@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
+from keeper.cli.files import read_json
 from keeper.cli.output import JsonFlag, print_json, print_rows
 from keeper.errors import ConfigError
-from keeper.route.files import graph_of
-from keeper.route.plans import place_text, plan_of
+from keeper.route.files import graph_of, place_text
+from keeper.route.plans import quote_of, read_plan
 from keeper.route.quote import check_quote
 
 
@@ -27,9 +28,13 @@ def check(
     """
     try:
         mine = graph_of(graph.read_text("utf-8"), str(graph))
-        found = plan_of(plan.read_text("utf-8"), mine, str(plan))
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", where=str(error.filename)) from error
+        raise ConfigError(f"cannot be read: {error.strerror}", where=str(graph)) from error
+    value = read_json(plan)
+    claimed = read_plan(value.get("plan") if isinstance(value, dict) else None, str(plan))
+    found = quote_of(mine, claimed)
+    if isinstance(found, str):
+        raise ConfigError(found, where=str(plan), remedy="does the graph have its ways?")
     request, sealed = found.request, found.certificate
     fault = check_quote(mine, request, found, most_gap)
     if as_json:
