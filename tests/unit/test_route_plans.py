@@ -80,6 +80,17 @@ def bound(plan: Plan, by: int, of: int) -> None:
     plan["certificate"]["bound"] = plan["certificate"]["bound"] * by // of
 
 
+def test_what_a_plan_was_asked_to_leave_out_is_shown(tmp_path: Path) -> None:
+    """Its bound is only for what was asked: one that shuts a lane out is the best without it."""
+    graph = small_graph()
+    without = quote(graph, replace(asked().request, exclude=frozenset({graph.lanes[1].bridge})))
+    plan = plain_plan(plan_of(graph, without))
+    told = " ".join(check(tmp_path, plan, graph).output.split())
+    for said in ("ok", "not over 0x0202", "600000 ms", "5 behind 0x0707"):
+        assert said in told
+    assert json.loads(check(tmp_path, plan, graph, "--json").output)["request"] == plan["request"]
+
+
 def changed(plan: Plan, change: Callable[[Plan], Any]) -> Plan:
     made: Plan = json.loads(json.dumps(plan))
     change(made)
