@@ -23,6 +23,7 @@ import typer
 from keeper import config, network
 from keeper.cli import flow_check, flow_plan, flow_reduce
 from keeper.cli.account import State, load_state, open_archive
+from keeper.cli.files import read_json
 from keeper.cli.onchain import ask, head_time, read_secret, send
 from keeper.cli.output import JsonFlag, print_json, print_rows, print_table
 from keeper.contracts import encode_call
@@ -58,13 +59,6 @@ def _epoch(settings: config.Config, spec: NetworkSpec) -> int:
     return int(epoch)
 
 
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot be read as JSON: {error}", where=str(path)) from error
-
-
 @app.command()
 def draft(
     legs: Annotated[list[Path], typer.Argument(help="JSON lists of legs; all become one flow.")],
@@ -82,7 +76,7 @@ def draft(
     """Give legs their times, and write the one flow that every payer opens."""
     settings = config.load(home.resolve())
     spec = network.load(settings.network_file)
-    wanted = [leg for path in legs for leg in read_legs(spec, _json(path), str(path))]
+    wanted = [leg for path in legs for leg in read_legs(spec, read_json(path), str(path))]
     now = max((head_time(settings, chain) for chain in {leg.chain for leg in wanted}), default=0)
     arm_by = now + deposits_s if any(leg.deposit for leg in wanted) else 0
     terms = Terms(_epoch(settings, spec), number, arm_by, now + within_s)
@@ -100,7 +94,7 @@ def open_flow(
 ) -> None:
     """Show a flow and its id; with a key, place the payer's deposits, or lock if it has none."""
     settings = config.load(home.resolve())
-    flow = read_flow(network.load(settings.network_file), _json(file), str(file))
+    flow = read_flow(network.load(settings.network_file), read_json(file), str(file))
     function = "pledge" if flow.terms.arm_by else "prepare"
     sent = [] if key is None else _enter(settings, flow, read_secret(key), function)
     _print_flow(flow, sent, as_json)
@@ -115,7 +109,7 @@ def lock(
 ) -> None:
     """Lock a payer's legs; refused while a deposit is missing: till then nobody has to lock."""
     settings = config.load(home.resolve())
-    flow = read_flow(network.load(settings.network_file), _json(file), str(file))
+    flow = read_flow(network.load(settings.network_file), read_json(file), str(file))
     for at, leg in enumerate(flow.legs):
         if flow.terms.arm_by and _stage(settings, flow, at) < PLEDGED:
             raise ConfigError(
@@ -337,7 +331,7 @@ def escape(
     that comes after all finds these legs gone.
     """
     settings = config.load(home.resolve())
-    flow = read_flow(network.load(settings.network_file), _json(file), str(file))
+    flow = read_flow(network.load(settings.network_file), read_json(file), str(file))
     secret, sent = read_secret(key), list[str]()
     for leg in flow.legs:
         if leg.payer == address_of(secret) and _stage(settings, flow, leg.index) in HELD:

@@ -7,7 +7,6 @@
 For whoever is asked to pay a part: the files are somebody else's, the state is this node's own.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,15 +15,12 @@ import typer
 from keeper import config
 from keeper.cli import flow_plan
 from keeper.cli.account import load_state
+from keeper.cli.files import read_json
 from keeper.cli.output import JsonFlag, console, print_json, print_rows, print_table
-from keeper.errors import ConfigError
 from keeper.settle.lanes import graph_of, read_offers
-from keeper.settle.plans import check_plan, read_plan
+from keeper.settle.plans import check_plan, read_planned
 from keeper.settle.terms import plain_leg, read_flow
 from keeper.units import PPM
-
-MAX_BYTES = 1 << 20
-"""Of a file: some times more than the largest plan there can be."""
 
 
 def check(
@@ -49,10 +45,10 @@ def check(
     """
     state = load_state(home)
     settings = config.load(home.resolve())
-    flow = read_flow(state.spec, _json(file), str(file))
-    planned = read_plan(_json(plan), str(plan))
-    known = read_offers(_json(offers), str(offers))
-    place = planned.request.destination
+    flow = read_flow(state.spec, read_json(file), str(file))
+    planned = read_planned(read_json(plan), str(plan))
+    known = read_offers(read_json(offers), str(offers))
+    place = planned.plan.request.destination
     lanes = flow_plan.conditions(state, settings, known, place, deposit_ppm, flow)
     seconds = flow_plan.seconds_held(state, planned.account)
     found = check_plan(
@@ -76,35 +72,15 @@ def check(
         "faults": faults,
         "payer": planned.owner,
         "account": planned.account,
-        "sent": planned.sent,
-        "delivered": planned.delivered,
-        "bound": planned.bound,
+        "sent": planned.plan.sent,
+        "delivered": planned.plan.delivered,
+        "bound": planned.plan.bound,
         "within_s": seconds or 0,
         "beyond": beyond,
     }
     print_json(value) if as_json else _show(value, beyond)
     if faults:
         raise typer.Exit(1)
-
-
-def _json(path: Path) -> Any:
-    """Return a JSON file of somebody else's.
-
-    Raises:
-        ConfigError: it is none, or larger than any that there can be.
-    """
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-        if len(raw) > MAX_BYTES:
-            raise ValueError(f"more than {MAX_BYTES} bytes")
-        return json.loads(raw, parse_float=_fraction, parse_constant=_fraction)
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"cannot be read as JSON: {error}", where=str(path)) from error
-
-
-def _fraction(text: str) -> int:
-    raise ValueError(f"{text[:80]} is no whole number")
 
 
 def _show(value: dict[str, Any], beyond: list[dict[str, Any]]) -> None:

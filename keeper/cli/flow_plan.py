@@ -16,6 +16,7 @@ import typer
 
 from keeper import config
 from keeper.cli.account import State, load_state
+from keeper.cli.files import read_json
 from keeper.cli.flow_seen import seen_lately
 from keeper.cli.onchain import ask
 from keeper.cli.output import JsonFlag, print_json, print_rows, print_table
@@ -24,11 +25,12 @@ from keeper.margin.breaker import Action, Level
 from keeper.margin.engine import AccountMargin
 from keeper.route.files import place_of
 from keeper.route.graph import Place
+from keeper.route.plans import plan_of
 from keeper.route.quote import Quote, Request, name_of
 from keeper.settle.health import seconds_above
 from keeper.settle.lanes import Condition, Offer, graph_of, owed, read_offers
 from keeper.settle.migration import delivering, legs_of, need, units_of
-from keeper.settle.plans import overdrawn, plain_plan, plan_of
+from keeper.settle.plans import Planned, overdrawn, plain_planned
 from keeper.settle.terms import plain_leg, read_address
 from keeper.units import PPM, ChainId, symbol_text
 from keeper.venue.book import accounts
@@ -64,15 +66,15 @@ def plan(
     state = load_state(home)
     settings = config.load(home.resolve())
     try:
-        rows, owner = json.loads(offers.read_text()), read_address(payer)
+        owner = read_address(payer)
         into = bytes.fromhex(account.removeprefix("0x"))
         if len(into) != 32:
             raise ValueError(f"{account!r} is no margin account")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot plan: {error}", where=str(offers)) from error
+    except ValueError as error:
+        raise ConfigError(f"cannot plan: {error}", where="--payer, --account") from error
     places = (place_of(origin), place_of(target))
     wanted, seconds = _wanted(state, into, places[1], amount, health_ppm)
-    known = read_offers(rows, str(offers))
+    known = read_offers(read_json(offers), str(offers))
     graph = graph_of(state.spec, conditions(state, settings, known, places[1], deposit_ppm))
     found = delivering(graph, Request(*places, wanted, seconds * 1000))
     if found is None:
@@ -85,13 +87,14 @@ def plan(
         legs = legs_of(state.spec, found, owner=owner, account=into, deposit_ppm=deposit_ppm)
     except KeyError as error:
         raise ConfigError(f"the route cannot be paid: {error}", where=str(offers)) from error
-    made = plan_of(graph, found, owner, into, deposit_ppm)
+    made = plan_of(graph, found)
     if faults := overdrawn(graph, made):
         remedy = "leave all of its offers to there but one out, or ask for less"
         raise ConfigError(faults[0], where=str(offers), remedy=remedy)
     out.write_text(json.dumps([plain_leg(leg) for leg in legs], indent=2) + "\n")
     if plan_out is not None:
-        plan_out.write_text(json.dumps(plain_plan(made), indent=2) + "\n")
+        planned = plain_planned(Planned(made, owner, into, deposit_ppm))
+        plan_out.write_text(json.dumps(planned, indent=2) + "\n")
     _show(found, seconds, [plain_leg(leg) for leg in legs], as_json)
 
 

@@ -1,7 +1,7 @@
 """`keeper route`: the best way between two places, its bound, and why the rest was left out."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,9 +14,9 @@ from keeper.cli import (
 )
 from keeper.cli.output import JsonFlag, console, print_json, print_rows, print_table
 from keeper.errors import ConfigError
-from keeper.route.files import graph_of, place_of
+from keeper.route.files import graph_of, place_of, place_text
 from keeper.route.graph import Graph, Place
-from keeper.route.plans import place_text, plain_plan
+from keeper.route.plans import plain_plan, plan_of
 from keeper.route.quote import Quote, Request, check_quote, name_of, quote
 
 app = typer.Typer(no_args_is_help=True)
@@ -72,9 +72,9 @@ def quote_(
     as_json: JsonFlag = False,
 ) -> None:
     """Show the best plan, hop by hop; with --json a plan that others can check."""
-    _, found = _ask(graph, origin, target, amount, deadline, limit)
+    read, found = _ask(graph, origin, target, amount, deadline, limit)
     if as_json:
-        print_json(plain_plan(found))
+        print_json(_plain(read, found))
         return
     rows = [
         (
@@ -105,7 +105,7 @@ def explain(
     read, found = _ask(graph, origin, target, amount, deadline, limit)
     fault = check_quote(read, found.request, found, 10**9)
     if as_json:
-        print_json({**plain_plan(found), "check": fault or "ok"})
+        print_json({**_plain(read, found), "check": fault or "ok"})
         return
     for line in drawn(found):
         console().print(line, markup=False)
@@ -113,6 +113,18 @@ def explain(
         print_table(("left out", "why"), found.left_out)
     _print_sum(found)
     console().print(f"peer's check: {fault or 'ok'}", markup=False)
+
+
+def _plain(graph: Graph, found: Quote) -> dict[str, Any]:
+    """Return the plan, for `keeper route check`, and what is of use to a person beside it."""
+    return {
+        "plan": plain_plan(plan_of(graph, found)),
+        "gap_ppb": found.certificate.gap_ppb,
+        "latency_ms": found.latency_ms,
+        "router": found.solver,
+        "through": [{"way": name_of(h.edge.way), "done_ms": h.done_ms} for h in found.hops],
+        "left_out": [{"way": way, "why": why} for way, why in found.left_out],
+    }
 
 
 def drawn(found: Quote) -> list[str]:

@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
+from keeper.cli.files import read_json
 from keeper.cli.output import JsonFlag, print_json, print_rows
 from keeper.errors import ConfigError
 from keeper.route.files import graph_of
-from keeper.route.plans import place_text, plan_of
+from keeper.route.plans import plain_plan, quote_of, read_plan
 from keeper.route.quote import check_quote
 
 
@@ -22,21 +23,29 @@ def check(
 ) -> None:
     """Check a plan before you pay for it: nothing is solved, and nothing it says is believed.
 
-    Every hop is computed again over your own graph, and its bound is proven from its prices. The
-    exit status is 1 if it is refused.
+    Every hop is computed again over your own graph, and its bound is proven from its prices. What
+    was asked is the plan's: is it what you would ask? The exit status is 1 if it is refused.
     """
     try:
         mine = graph_of(graph.read_text("utf-8"), str(graph))
-        found = plan_of(plan.read_text("utf-8"), mine, str(plan))
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", where=str(error.filename)) from error
-    request, sealed = found.request, found.certificate
-    fault = check_quote(mine, request, found, most_gap)
+        raise ConfigError(f"cannot be read: {error.strerror}", where=str(graph)) from error
+    value = read_json(plan)
+    claimed = read_plan(value.get("plan") if isinstance(value, dict) else None, str(plan))
+    found = quote_of(mine, claimed)
+    if isinstance(found, str):
+        raise ConfigError(found, where=str(plan), remedy="does the graph have its ways?")
+    sealed, asked = found.certificate, plain_plan(claimed)["request"]
+    fault = check_quote(mine, found.request, found, most_gap)
     if as_json:
-        print_json({"check": fault or "ok", "gap_ppb": sealed.gap_ppb})
+        print_json({"check": fault or "ok", "gap_ppb": sealed.gap_ppb, "request": asked})
     else:
-        ends = f"{place_text(request.origin)} to {place_text(request.destination)}"
-        rows = [("asked", f"{request.amount} from {ends}"), ("sent", found.sent)]
+        ends = f"{asked['from']} to {asked['to']}"
+        rows: list[tuple[str, object]] = [("asked", f"{asked['amount']} from {ends}")]
+        rows += [("within", f"{asked['deadline_ms']} ms")] if asked["deadline_ms"] else []
+        rows += [("at most", f"{most} behind {one}") for one, most in asked["limits"].items()]
+        rows += [("not over", bridge) for bridge in asked["exclude"]]
+        rows += [("sent", found.sent)]
         rows += [("delivered, at least", found.delivered), ("no plan delivers over", sealed.bound)]
         rows += [("gap", f"{sealed.gap_ppb} ppb"), ("check", fault or "ok")]
         print_rows("Plan", rows)

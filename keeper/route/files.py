@@ -96,21 +96,31 @@ def place_of(text: str) -> Place:
         raise ConfigError(f"{text!r} is not a place; write chain:SYMBOL, as 1:USDC") from error
 
 
+def bytes_of(text: str, size: int) -> bytes:
+    """Return so many bytes of 0x text.
+
+    Raises:
+        ValueError: the text is something else.
+    """
+    found = bytes.fromhex(text.removeprefix("0x"))
+    if len(found) != size:
+        raise ValueError(f"{text[:80]} is not {size} bytes")
+    return found
+
+
+def place_text(place: Place) -> str:
+    """Return a place as `place_of` reads it."""
+    return f"{place.chain}:{symbol_text(place.asset)}"
+
+
 def _pair(row: dict[str, Any], name: str) -> tuple[int, int]:
     first, second = map(int, row[name])
     return first, second
 
 
-def _bytes(text: str, size: int) -> bytes:
-    found = bytes.fromhex(text.removeprefix("0x"))
-    if len(found) != size:
-        raise ValueError(f"{text} is not {size} bytes")
-    return found
-
-
 def _swap(row: dict[str, Any]) -> Swap | TickSwap:
     first, second = row["assets"]
-    place = ChainId(int(row["chain"])), _bytes(row["venue"], 20), (symbol(first), symbol(second))
+    place = ChainId(int(row["chain"])), bytes_of(row["venue"], 20), (symbol(first), symbol(second))
     if "ticks" in row:
         return TickSwap(*place, _book(row), int(row.get("latency_ms", 0)))
     return Swap(
@@ -136,7 +146,7 @@ def _book(row: dict[str, Any]) -> TickBook:
 
 def _lane(row: dict[str, Any]) -> Lane:
     return Lane(
-        _bytes(row["bridge"], 20),
+        bytes_of(row["bridge"], 20),
         ChainId(int(row["origin"])),
         ChainId(int(row["destination"])),
         symbol(row["asset"]),
@@ -146,7 +156,7 @@ def _lane(row: dict[str, Any]) -> Lane:
         int(row["p95_ms"]),
         int(row["capacity"]),
         BridgeClass[str(row["security"]).upper()],
-        _bytes(row["verifier"], 32),
+        bytes_of(row["verifier"], 32),
         int(row.get("queue", 0)),
         int(row.get("curvature", 0)),
         bool(row.get("cursed", False)),

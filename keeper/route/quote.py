@@ -121,11 +121,20 @@ def name_of(way: Way) -> str:
     return f"pool 0x{way.venue.hex()[:8]} on {way.chain}"
 
 
+def priced(graph: Graph, request: Request) -> tuple[Place, ...]:
+    """Return the places that a certificate over a usable graph prices, in its order."""
+    return tuple(sorted({*graph.places(), request.origin, request.destination}))
+
+
+def limits_of(request: Request) -> tuple[tuple[bytes, int], ...]:
+    """Return the verifiers' limits that a certificate has loads of, in its order."""
+    return tuple(sorted(pair for pair in request.exposure if pair[1] > 0))
+
+
 def problem_of(graph: Graph, request: Request) -> Problem:
     """Return the optimiser's problem of a request over a usable graph."""
-    places = sorted({*graph.places(), request.origin, request.destination})
+    places, limits = priced(graph, request), limits_of(request)
     index = {place: at for at, place in enumerate(places)}
-    limits = tuple(sorted(pair for pair in request.exposure if pair[1] > 0))
     group = {verifier: at for at, (verifier, _) in enumerate(limits)}
     made = [shape_of(swap, index, -1, 0) for swap in graph.swaps]
     made += [shape_of(lane, index, group.get(lane.verifier, -1), lane.room) for lane in graph.lanes]

@@ -123,7 +123,7 @@ def read_legs(spec: NetworkSpec, rows: object, where: str) -> tuple[Leg, ...]:
     """
     try:
         return tuple(_leg(spec, row) for row in rows)  # type: ignore[attr-defined]  # caught below
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise ConfigError(
             f"cannot read the legs: {type(error).__name__} {error}",
             where=where,

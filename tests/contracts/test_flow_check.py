@@ -151,13 +151,17 @@ def test_what_makers_gave_for_the_flow_itself_is_still_theirs(desk: Desk) -> Non
 Change = Callable[[Desk], None]
 
 
-def plan(change: Callable[[Any], object]) -> Change:
+def planned(change: Callable[[Any], object]) -> Change:
     def made(desk: Desk) -> None:
         value = desk.read("plan")
         change(value)
         desk.write("plan", value)
 
     return made
+
+
+def plan(change: Callable[[Any], object]) -> Change:
+    return planned(lambda value: change(value["plan"]))
 
 
 def flow(index: int, **fields: Any) -> Change:
@@ -194,7 +198,7 @@ def with_a_slow_rival(desk: Desk) -> None:
     """Plan in a hurry that nobody is in, so that the cheaper lane is not in time."""
     desk.write("offers", [desk.offer("bob", p95_ms=5_000), desk.offer("carol")])
     dear = desk.read("plan")
-    dear["deadline_ms"] = 3_000
+    dear["plan"]["request"]["deadline_ms"] = 3_000
     desk.write("plan", dear)
 
 
@@ -211,11 +215,14 @@ CHANGES: list[tuple[Change, str]] = [
     (plan(lambda row: row.update(delivered=500_001)), "does not deliver what it claims"),
     (plan(lambda row: row.update(delivered=400_000)), "ppb is above the"),
     (plan(lambda row: row.update(sent=500_500)), "sends another amount"),
-    (plan(lambda row: row.update(deposit_ppm=999_999)), "deposits of 999999 ppm"),
-    (plan(lambda row: row["hops"][0].update(bridge="0x" + "77" * 20)), "no offer is for the lane"),
+    (planned(lambda row: row.update(deposit_ppm=999_999)), "deposits of 999999 ppm"),
+    (plan(lambda row: row["hops"][0].update(venue="0x" + "77" * 20)), "no way through 0x7777"),
     (plan(lambda row: row["certificate"].update(prices={})), f"no price for {FIRST}:USDC"),
-    (plan(lambda row: row.update(account="0x" + "22" * 32)), "lacks a payment of the plan: 500000"),
-    (plan(lambda row: row.update({"to": f"{FIRST + 1}:WETH"})), "no agreed price"),
+    (
+        planned(lambda row: row.update(account="0x" + "22" * 32)),
+        "lacks a payment of the plan: 500000",
+    ),
+    (plan(lambda row: row["request"].update({"to": f"{FIRST + 1}:WETH"})), "no agreed price"),
     (flow(0, amount=500_502), "lacks a payment of the plan: 500501 on chain 41001"),
     (flow(1, amount=499_999), "lacks a payment of the plan: 500000 on chain 41002"),
     (flow(1, receiver="0x" + "22" * 32), "lacks a payment of the plan: 500000"),
@@ -232,7 +239,7 @@ def test_what_is_wrong_is_refused_and_said(desk: Desk, change: Change, why: str)
 
 def test_a_looser_gap_and_other_deposits_are_for_the_reader_to_say(desk: Desk) -> None:
     value = desk.read("plan")
-    value["certificate"]["bound"] += 600
+    value["plan"]["certificate"]["bound"] += 600
     desk.write("plan", value)
     assert "0.1" not in desk.fault("--gap", "1000")
     assert desk.check("--gap", "3000")[0] == 0
@@ -254,7 +261,7 @@ def test_the_account_must_surely_hold_until_the_plan_has_arrived(
 
 @pytest.mark.parametrize("name", ["flow", "plan", "offers"])
 @pytest.mark.parametrize(
-    "text", ["", "{}", "5", "[" * 100_000, " " * (1 << 20) + "{}", "[{}]", "1e999", "[NaN]"]
+    "text", ["", "{}", "5", "[" * 100_000, " " * (1 << 21) + "{}", "[{}]", "1e999", "[NaN]"]
 )
 def test_files_that_are_none_are_refused(desk: Desk, name: str, text: str) -> None:
     desk.file(name).write_text(text)

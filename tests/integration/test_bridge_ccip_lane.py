@@ -378,7 +378,7 @@ async def test_lanes_are_shown_and_routed_over_as_the_contracts_have_them(
             ends = ["--from", f"{HOME}:USDC", "--to", f"{AWAY}:USDC", "--amount", str(amount)]
             graph.write_text(await shown("lanes", "--home", str(tmp_path), "--json"))
             told = json.loads(await shown("quote", "--graph", str(graph), *ends, "--json"))
-            return int(told["delivered"])
+            return int(told["plan"]["delivered"])
 
         assert await delivered(900 * ONE) == 500 * ONE
         out, back = json.loads(graph.read_text())["lanes"]

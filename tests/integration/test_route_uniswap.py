@@ -215,4 +215,4 @@ async def test_pools_are_read_into_a_graph_and_quoted_to_the_wei(
             )
             assert found.exit_code == 0, found.output
             bought, _ = await dex.quoted(3000, 10**22, down)
-            assert json.loads(found.output)["delivered"] == bought
+            assert json.loads(found.output)["plan"]["delivered"] == bought

@@ -42,13 +42,16 @@ def run(tmp_path: Path, verb: str, *options: str) -> str:
 def test_quote_and_explain(tmp_path: Path) -> None:
     found = json.loads(run(tmp_path, "explain", "--json"))
     assert found["check"] == "ok"
-    assert found["delivered"] == 999_500_000 <= found["bound"]
+    plan = found["plan"]
+    assert plan["delivered"] == 999_500_000 <= plan["certificate"]["bound"]
     assert [row["why"] for row in found["left_out"]] == ["cursed"]
     assert "999500000" in run(tmp_path, "quote")
     drawn = run(tmp_path, "explain")
     assert "└─ 1000000000 ─▶" in drawn
     assert "peer's check: ok" in drawn
-    assert json.loads(run(tmp_path, "quote", "--deadline", "59", "--json"))["delivered"] == 0
+    assert (
+        json.loads(run(tmp_path, "quote", "--deadline", "59", "--json"))["plan"]["delivered"] == 0
+    )
 
 
 def balance(tmp_path: Path, *options: str) -> Result:
