@@ -20,7 +20,7 @@ import typer
 from keeper import config, network
 from keeper.cli import intent_signed
 from keeper.cli.account import State, load_state
-from keeper.cli.intent_order import asked, print_order, read_json, read_order, settler_of
+from keeper.cli.intent_order import asked, print_order, read_object, read_order, settler_of
 from keeper.cli.onchain import ask, head_time, read_secret, send
 from keeper.cli.output import JsonFlag, print_json, print_rows, print_table
 from keeper.contracts import encode_call
@@ -51,7 +51,7 @@ def open_order(
 ) -> None:
     """Lock the input of an order on its origin."""
     settings = config.load(home.resolve())
-    spec, row = network.load(settings.network_file), read_json(order)
+    spec, row = network.load(settings.network_file), read_object(order)
     origin, wanted = read_order(spec, row, str(order))
     secret, settler = read_secret(key), settler_of(origin)
     user = address_of(secret)

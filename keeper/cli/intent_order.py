@@ -3,12 +3,12 @@
 order.json ─▶ origin, Order ─▶ deadline: fill_within_s, or while an account surely keeps a health
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from keeper.cli.account import load_state
+from keeper.cli.files import read_json
 from keeper.cli.output import print_json, print_rows
 from keeper.errors import ConfigError
 from keeper.intent.deadline import MarginNeed, make_order
@@ -21,16 +21,13 @@ from keeper.venue.book import accounts
 from keeper.venue.records import address
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
     """Return the JSON object of a file.
 
     Raises:
         ConfigError: it is none.
     """
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read the order: {error}", where=str(path)) from error
+    found = read_json(path)
     if not isinstance(found, dict):
         raise ConfigError("an order is a JSON object", where=str(path))
     return found

@@ -16,7 +16,7 @@ from coincurve import PublicKey
 from eth_account import Account
 
 from keeper import config, network
-from keeper.cli.intent_order import asked, print_order, read_json, read_order, settler_of
+from keeper.cli.intent_order import asked, print_order, read_object, read_order, settler_of
 from keeper.cli.onchain import ask, head_time, read_secret, send
 from keeper.cli.output import JsonFlag
 from keeper.contracts import encode_call
@@ -48,7 +48,7 @@ def sign(
     The settler takes the input when it is opened: the user must have approved it for the token.
     """
     settings = config.load(home.resolve())
-    spec, row = network.load(settings.network_file), read_json(order)
+    spec, row = network.load(settings.network_file), read_object(order)
     origin, wanted = read_order(spec, row, str(order))
     secret = read_secret(key)
     now = head_time(settings, origin.id)
@@ -119,7 +119,7 @@ def open_for(
     """Open an order that its user has signed."""
     settings = config.load(home.resolve())
     spec = network.load(settings.network_file)
-    order, signature = signed_order(read_json(file), str(file))
+    order, signature = signed_order(read_object(file), str(file))
     origin = next((one for one in spec.chains if one.id == order.origin_chain), None)
     if origin is None or origin.contract("Intents") != order.origin_settler:
         raise ConfigError("its settler is none of this network's", where=str(file))
