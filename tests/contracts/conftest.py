@@ -14,5 +14,5 @@ def built_world() -> World:
 
 @pytest.fixture
 def world(built_world: World) -> Iterator[World]:
-    with built_world.env.anchor():
+    with built_world.anchor():
         yield built_world

@@ -151,6 +151,16 @@ class World:
     view: int = 0
     exact: bool = False
 
+    @contextmanager
+    def anchor(self) -> Iterator[None]:
+        """Undo everything at the end: the chain, and the names of what was deployed meanwhile."""
+        at, abis = dict(self.at), dict(self.abis)
+        try:
+            with self.env.anchor():
+                yield
+        finally:
+            self.at, self.abis = at, abis
+
     def actor(self, name: str) -> bytes:
         """Return the address of a named actor, with a thousand coins on first use."""
         address = address_of(self.key(name))

@@ -300,5 +300,5 @@ def rolled_back(worlds: Sequence[World]) -> Iterator[None]:
     """Undo everything on all chains at the end."""
     with ExitStack() as stack:
         for world in worlds:
-            stack.enter_context(world.env.anchor())
+            stack.enter_context(world.anchor())
         yield
