@@ -60,6 +60,11 @@ class State:
         state = self.book.rules.get(governed.STATE, b"")
         return governed.in_force(Parameters.decode(self.spec.parameters), state)
 
+    @property
+    def prices(self) -> dict[bytes, int]:
+        """The agreed price of every market, 10**-8 USD."""
+        return {market: price.price_e8 for market, price in self.book.prices.items()}
+
     def engine(self) -> Engine:
         """Return the margin model at the view's marks."""
         now_ms = self.spec.genesis_time_ms + self.view.header.tick * self.spec.tick_ms
@@ -67,8 +72,7 @@ class State:
             ref.chain: max(0, ceil_div(now_ms - ref.timestamp * 1000, 1000))
             for ref in self.view.header.cut
         }
-        prices = {market: price.price_e8 for market, price in self.book.prices.items()}
-        marks = Marks(prices, funding(self.spec, self.tables), self.parameters.margin, ages)
+        marks = Marks(self.prices, funding(self.spec, self.tables), self.parameters.margin, ages)
         return Engine(marks)
 
     def margin(self, legs: tuple[Leg, ...]) -> AccountMargin | None:

@@ -12,7 +12,7 @@ import typer
 
 from keeper.cli.account import open_archive
 from keeper.cli.onchain import read_secret, send
-from keeper.cli.output import JsonFlag, print_json, print_table
+from keeper.cli.output import JsonFlag, print_json, print_sent, print_table
 from keeper.devnet.wallet import Send
 from keeper.errors import ConfigError
 from keeper.settle.seals import certify
@@ -24,12 +24,11 @@ from keeper.venue.calls import bring as call_of
 GAS = 1_500_000
 
 
-def waiting(archive: Archive) -> list[tuple[Decision, bool]]:
-    """Return what is decided and not yet seen on its chain, and whether it is sealed here."""
+def waiting(archive: Archive) -> list[Decision]:
+    """Return what is decided, and not yet seen on its chain."""
     held = archive.newest_book()
     found = () if held is None else held[1].outstanding
-    carried = [decision for decision in found if decision.kind in CARRIED]
-    return [(decision, archive.find_leaf(decision.leaf, 0) is not None) for decision in carried]
+    return [decision for decision in found if decision.kind in CARRIED]
 
 
 def bring(
@@ -44,9 +43,9 @@ def bring(
     """
     settings, spec, archive = open_archive(home)
     prefix = name.removeprefix("0x").lower()
-    found = [pair for pair in waiting(archive) if pair[0].leaf.hex().startswith(prefix)]
+    found = [one for one in waiting(archive) if one.leaf.hex().startswith(prefix)]
     if key is None:
-        _show(found, as_json)
+        _show(archive, found, as_json)
         return
     if not prefix or len(found) != 1:
         raise ConfigError(
@@ -54,9 +53,9 @@ def bring(
             where="LEAF",
             remedy="keeper snapshot bring, without a key, lists them",
         )
-    decision, _ = found[0]
+    (decision,) = found
     archived = archive.find_leaf(decision.leaf, 0)
-    if archived is None or archived.seal is None:
+    if archived is None:
         raise ConfigError(
             "its seal is not here yet", where=str(home), remedy="wait for it: keeper status"
         )
@@ -66,19 +65,19 @@ def bring(
     if as_json:
         print_json({"leaf": decision.leaf, "transactions": sent})
         return
-    print_table(("transaction",), [(one,) for one in sent], f"Brought {decision.kind}")
+    print_sent(sent, f"Brought {decision.kind}")
 
 
-def _show(found: list[tuple[Decision, bool]], as_json: bool) -> None:
+def _show(archive: Archive, found: list[Decision], as_json: bool) -> None:
     rows: list[dict[str, Any]] = [
         {
             "leaf": decision.leaf,
             "kind": decision.kind,
             "chain": decision.chain,
-            "sealed": sealed,
+            "sealed": archive.find_leaf(decision.leaf, 0) is not None,
             "until_block": decision.expiry,
         }
-        for decision, sealed in found
+        for decision in found
     ]
     if as_json:
         print_json(rows)

@@ -25,7 +25,7 @@ from keeper.cli import flow_check, flow_plan, flow_reduce
 from keeper.cli.account import State, load_state, open_archive
 from keeper.cli.files import read_json
 from keeper.cli.onchain import ask, head_time, read_secret, send
-from keeper.cli.output import JsonFlag, print_json, print_rows, print_table
+from keeper.cli.output import JsonFlag, print_json, print_rows, print_sent, print_table
 from keeper.contracts import encode_call
 from keeper.devnet.wallet import Send
 from keeper.errors import ConfigError, LocalError
@@ -165,7 +165,7 @@ def _print_flow(flow: Flow, sent: list[str], as_json: bool) -> None:
         for leg in flow.legs
     ]
     print_table(("leg", "chain", "payer", "amount", "deposit", "does"), cells, "Legs")
-    print_table(("transaction",), [(one,) for one in sent], "Sent")
+    print_sent(sent)
 
 
 def effect(leg: Leg) -> str:
@@ -311,7 +311,7 @@ def pay(
         rows = [{"chain": chain, "error": error} for chain, error in refused]
         print_json({"flow": flow["flow"], "transactions": sent, "refused": rows})
     else:
-        print_table(("transaction",), [(one,) for one in sent], "Sent")
+        print_sent(sent)
         if refused:
             print_table(("chain", "why"), refused, "Refused")
     if refused:
@@ -333,8 +333,9 @@ def escape(
     settings = config.load(home.resolve())
     flow = read_flow(network.load(settings.network_file), read_json(file), str(file))
     secret, sent = read_secret(key), list[str]()
+    payer = address_of(secret)
     for leg in flow.legs:
-        if leg.payer == address_of(secret) and _stage(settings, flow, leg.index) in HELD:
+        if leg.payer == payer and _stage(settings, flow, leg.index) in HELD:
             data = encode_call("Escrow", "escape", flow.id, leg.struct)
             sent += send(settings, leg.chain, secret, [Send(leg.escrow, data, gas=GAS)])
     _print_flow(flow, sent, as_json)

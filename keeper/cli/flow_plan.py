@@ -21,6 +21,7 @@ from keeper.cli.flow_seen import seen_lately
 from keeper.cli.onchain import ask
 from keeper.cli.output import JsonFlag, print_json, print_rows, print_table
 from keeper.errors import ConfigError
+from keeper.legs import Leg
 from keeper.margin.breaker import Action, Level
 from keeper.margin.engine import AccountMargin
 from keeper.route.files import place_of
@@ -102,13 +103,14 @@ def _wanted(
     state: State, account: bytes, place: Place, amount: int, health_ppm: int
 ) -> tuple[int, int]:
     """Return what must arrive, and within how many seconds (0: the account is in no danger)."""
-    margin = margin_of(state, account)
-    if margin is None:
+    exposed = _exposed(state, account)
+    if exposed is None:
         if not amount:
             raise ConfigError(
                 "the account has no health to reach", where="--health", remedy="give an --amount"
             )
         return amount, 0
+    legs, margin = exposed
     asset = state.parameters.margin.asset_of.get(place.asset)
     price = state.book.prices.get(place.asset)
     if not amount:
@@ -118,7 +120,7 @@ def _wanted(
         amount = units_of(short, price.price_e8, asset.decimals, asset.haircut_ppm)
     if not amount:
         raise ConfigError("the account is that healthy already", where="--health")
-    seconds = seconds_held(state, account)
+    seconds = _seconds(state, legs, margin)
     if not seconds:
         raise ConfigError(
             "the account may be liquidated before anything arrives",
@@ -128,8 +130,8 @@ def _wanted(
     return amount, seconds
 
 
-def margin_of(state: State, account: bytes) -> AccountMargin | None:
-    """Return an account's margin, or None where it has no positions to lose.
+def _exposed(state: State, account: bytes) -> tuple[tuple[Leg, ...], AccountMargin] | None:
+    """Return an account's legs and margin, or None where it has no positions to lose.
 
     Raises:
         ConfigError: it has some of which no price is agreed.
@@ -140,17 +142,17 @@ def margin_of(state: State, account: bytes) -> AccountMargin | None:
     margin = state.margin(legs)
     if margin is None:
         raise ConfigError("a market of the account has no agreed price", where="--account")
-    return margin if margin.requirement else None
+    return (legs, margin) if margin.requirement else None
 
 
 def seconds_held(state: State, account: bytes) -> int | None:
     """Return for how many seconds an account surely stays healthy, or None: it is in no danger."""
-    margin = margin_of(state, account)
-    if margin is None:
-        return None
-    legs = accounts(state.spec, state.tables, state.book.rules)[account]
-    prices = {market: price.price_e8 for market, price in state.book.prices.items()}
-    return seconds_above(state.parameters.margin, prices, legs, margin, PPM)
+    exposed = _exposed(state, account)
+    return None if exposed is None else _seconds(state, *exposed)
+
+
+def _seconds(state: State, legs: tuple[Leg, ...], margin: AccountMargin) -> int:
+    return seconds_above(state.parameters.margin, state.prices, legs, margin, PPM)
 
 
 def conditions(

@@ -22,7 +22,7 @@ from keeper.cli import intent_signed
 from keeper.cli.account import State, load_state
 from keeper.cli.intent_order import asked, print_order, read_object, read_order, settler_of
 from keeper.cli.onchain import ask, head_time, read_secret, send
-from keeper.cli.output import JsonFlag, print_json, print_rows, print_table
+from keeper.cli.output import JsonFlag, print_json, print_rows, print_sent, print_table
 from keeper.contracts import encode_call
 from keeper.devnet.wallet import Send
 from keeper.errors import ConfigError
@@ -170,7 +170,7 @@ def _sent(sent: list[str], as_json: bool) -> None:
     if as_json:
         print_json({"transactions": sent})
         return
-    print_table(("transaction",), [(one,) for one in sent], "Sent")
+    print_sent(sent)
 
 
 @app.command()

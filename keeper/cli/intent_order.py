@@ -124,8 +124,9 @@ def _seconds(home: Path, need: MarginNeed) -> int:
     margin = state.margin(legs)
     seconds = 0
     if legs and margin is not None:
-        prices = {market: price.price_e8 for market, price in state.book.prices.items()}
-        seconds = seconds_above(state.parameters.margin, prices, legs, margin, need.health_ppm)
+        seconds = seconds_above(
+            state.parameters.margin, state.prices, legs, margin, need.health_ppm
+        )
     if seconds == 0:
         raise ConfigError(
             "the account's health may fall below the floor at any time",

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from coincurve import PublicKey
-from eth_account import Account
 
 from keeper import config, network
 from keeper.cli.intent_order import asked, print_order, read_object, read_order, settler_of
@@ -21,8 +19,9 @@ from keeper.cli.onchain import ask, head_time, read_secret, send
 from keeper.cli.output import JsonFlag
 from keeper.contracts import encode_call
 from keeper.devnet.wallet import Send
+from keeper.ecdsa import sign as sign_digest
+from keeper.ecdsa import signer_of
 from keeper.errors import ConfigError
-from keeper.hashing import keccak
 from keeper.intent.order import GaslessOrder, OnchainOrder, ResolvedOrder, decode_order, resolve
 from keeper.keys import address_of
 from keeper.network import NetworkSpec
@@ -62,8 +61,7 @@ def sign(
         fill_deadline=inner.fill_deadline,
         order_data=inner.order_data,
     )
-    signature = bytes(Account.unsafe_sign_hash(signed.digest(), secret).signature)
-    out.write_text(json.dumps(plain(signed, signature), indent=2) + "\n")
+    out.write_text(json.dumps(plain(signed, sign_digest(secret, signed.digest())), indent=2) + "\n")
     print_order(_resolved(spec, signed), [], as_json)
 
 
@@ -88,7 +86,7 @@ def signed_order(row: dict[str, Any], where: str) -> tuple[GaslessOrder, bytes]:
         signature = bytes.fromhex(row["signature"].removeprefix("0x"))
         order = GaslessOrder(**fields)
         decode_order(order.order_data)
-        if _signer(order, signature) != order.user:
+        if signer_of(order.digest(), signature) != order.user:
             raise ValueError("it is not the user's signature")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(
@@ -97,17 +95,6 @@ def signed_order(row: dict[str, Any], where: str) -> tuple[GaslessOrder, bytes]:
             remedy="keeper intent sign makes one",
         ) from error
     return order, signature
-
-
-def _signer(order: GaslessOrder, signature: bytes) -> bytes:
-    if len(signature) != 65 or signature[64] not in (27, 28):
-        raise ValueError("a signature has 65 bytes and ends in 27 or 28")
-    raw = signature[:64] + bytes([signature[64] - 27])
-    try:
-        key = PublicKey.from_signature_and_message(raw, order.digest(), hasher=None)
-    except Exception as error:  # the library has no error of its own for a point that is none
-        raise ValueError(f"no key made this signature: {error}") from error
-    return keccak(key.format(compressed=False)[1:])[12:]
 
 
 def open_for(

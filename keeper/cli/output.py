@@ -44,3 +44,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     console().print(table)
+
+
+def print_sent(transactions: Sequence[str], title: str = "Sent") -> None:
+    """Print the hashes of transactions that a verb has sent."""
+    print_table(("transaction",), [(one,) for one in transactions], title)

@@ -25,6 +25,7 @@ from keeper.execute.ledger import Task
 from keeper.execute.profit import net_flows
 from keeper.execute.service import Executor
 from keeper.metrics import Metrics
+from keeper.node import funds
 from keeper.route.bridges.port import Bridge, Read, Stage, Transfer
 from keeper.route.reader import read_all, read_heads
 from keeper.route.shipment_book import ShipmentBook
@@ -39,7 +40,7 @@ from keeper.route.shipments import (
     transfer_of,
     trouble,
 )
-from keeper.units import BlockNumber, ChainId, symbol_text
+from keeper.units import BlockNumber, ChainId
 from keeper.venue.abi import calldata
 
 log = structlog.get_logger(__name__)
@@ -386,12 +387,5 @@ class Follower:
 
 
 def _named(one: Shipment) -> dict[str, Any]:
-    crossing = one.crossing
-    return {
-        "shipment": one.id.hex(),
-        "asset": symbol_text(crossing.asset),
-        "origin": crossing.origin,
-        "destination": crossing.destination,
-        "amount": one.amount,
-        "why": one.why,
-    }
+    route = funds.named(one.crossing)
+    return {"shipment": one.id.hex(), **route, "amount": one.amount, "why": one.why}

@@ -8,7 +8,9 @@ import pytest
 from eth_abi.abi import decode, encode
 
 from keeper.chain.port import Receipt
+from keeper.ecdsa import sign
 from keeper.hashing import keccak, type_hash
+from keeper.keys import address_of
 from keeper.route.bridges.ccip import (
     committee_proof,
     cursed_read,
@@ -29,7 +31,6 @@ from keeper.route.bridges.message import (
     decode_ccip,
     encode_evm2any,
 )
-from keeper.route.bridges.multisig import address_of, sign
 from keeper.route.bridges.port import Send, Stage
 from tests.support.anvil import anvil_binary
 from tests.support.ccip_contracts import AWAY, KEYS, TAG, End, joined

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import trio
 
+from keeper.ecdsa import sign
 from keeper.hashing import keccak
 from keeper.plan import Step, StepKind
 from keeper.route.bridges.hyperlane import Hyperlane, process, word
 from keeper.route.bridges.message import checkpoint_digest
-from keeper.route.bridges.multisig import Tree, metadata_of, sign
+from keeper.route.bridges.multisig import Tree, metadata_of
 from keeper.route.bridges.port import Send, Stage, Transfer, lane_of, step_sends
 from keeper.route.congestion import Delivery, Seen
 from keeper.route.reader import read_lanes

@@ -13,10 +13,9 @@ from keeper.execute.intent import Lane, Mode
 from keeper.execute.lane_keys import lane_address, lane_key
 from keeper.execute.ledger import Ledger
 from keeper.execute.service import Executor
-from keeper.keys import Keys
+from keeper.keys import Keys, address_of
 from keeper.network import Token
 from keeper.node.courier import Couriers
-from keeper.route.bridges.multisig import address_of
 from keeper.store import Store
 from keeper.units import ChainId
 from p2p.host import Libp2pNetwork

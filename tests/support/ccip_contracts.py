@@ -19,10 +19,11 @@ from eth_abi.abi import encode
 
 from keeper.chain.evm import EvmChain
 from keeper.chain.finality import Depth
+from keeper.ecdsa import sign
 from keeper.hashing import keccak
+from keeper.keys import address_of
 from keeper.route.bridges.ccip_facts import CcipEnd, Committee
 from keeper.route.bridges.ccip_lane import Ccip
-from keeper.route.bridges.multisig import address_of, sign
 from keeper.route.bridges.port import Read, Terms, Timing, Transfer
 from keeper.units import ChainId, symbol
 from tests.support.anvil import chain_of

@@ -19,8 +19,8 @@ from keeper.chain.evm import EvmChain
 from keeper.chain.finality import Depth
 from keeper.chain.port import Receipt
 from keeper.hashing import keccak
+from keeper.keys import address_of
 from keeper.route.bridges.hyperlane import End, Hyperlane
-from keeper.route.bridges.multisig import address_of
 from keeper.route.bridges.port import Read, Send, Terms, Timing
 from keeper.units import ChainId, symbol
 from tests.support.anvil import chain_of

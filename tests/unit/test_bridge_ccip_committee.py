@@ -8,14 +8,16 @@ import pytest
 import trio
 
 from keeper.chain.port import BlockRef, Header, Level, Log
+from keeper.ecdsa import ORDER, sign
 from keeper.errors import RemoteFault
 from keeper.hashing import keccak
+from keeper.keys import address_of
 from keeper.reasons import Reason
 from keeper.route.bridges.ccip import MESSAGE_SENT, signed_digest
 from keeper.route.bridges.ccip_committee import CCIP_FRAME, MAX_ARRIVED, Signer
 from keeper.route.bridges.ccip_facts import Committee
 from keeper.route.bridges.ccip_lane import Ccip
-from keeper.route.bridges.multisig import MAX_EARLY, MAX_WAITING, ORDER, address_of, sign
+from keeper.route.bridges.multisig import MAX_EARLY, MAX_WAITING
 from keeper.route.bridges.origins import origins_of
 from keeper.route.bridges.port import Crossing, Send
 from keeper.route.bridges.service import Courier

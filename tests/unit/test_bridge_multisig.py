@@ -10,22 +10,15 @@ from coincurve import PrivateKey
 from eth_abi.abi import encode
 
 from keeper.chain.port import BlockRef, Header, Level, Log
+from keeper.ecdsa import ORDER, sign, signer_of
 from keeper.errors import RemoteFault
 from keeper.hashing import keccak
+from keeper.keys import address_of
 from keeper.plan import Step, StepKind
 from keeper.reasons import Reason
 from keeper.route.bridges.hyperlane import DISPATCH, INSERTED, End, Hyperlane, word
 from keeper.route.bridges.message import HyperlaneMessage
-from keeper.route.bridges.multisig import (
-    MAX_EARLY,
-    MAX_WAITING,
-    ORDER,
-    Tree,
-    Validator,
-    address_of,
-    sign,
-    signer_of,
-)
+from keeper.route.bridges.multisig import MAX_EARLY, MAX_WAITING, Tree, Validator
 from keeper.route.bridges.origins import origins_of
 from keeper.route.bridges.port import Crossing, Send, Stage, Terms, Timing, lane_of, step_sends
 from keeper.route.bridges.service import Courier

@@ -10,10 +10,11 @@ import pytest
 
 from keeper.errors import ConfigError
 from keeper.hashing import keccak
+from keeper.keys import address_of
 from keeper.route.bridges.ccip_committee import CCIP_FRAME
 from keeper.route.bridges.ccip_lane import Ccip
 from keeper.route.bridges.hyperlane import Hyperlane
-from keeper.route.bridges.multisig import FRAME, address_of
+from keeper.route.bridges.multisig import FRAME
 from keeper.route.bridges.origins import origins_of
 from keeper.route.bridges.port import Bridge, Crossing
 from keeper.route.bridges.settings import bridges_of

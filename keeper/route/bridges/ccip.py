@@ -12,9 +12,9 @@ business of `ccip_lane.py`. Contracts: npm @chainlink/contracts-ccip 2.0.0, unmo
 from collections.abc import Mapping, Sequence
 
 from keeper.chain.port import Call, Log
+from keeper.ecdsa import ORDER
 from keeper.hashing import keccak, type_hash
 from keeper.route.bridges.message import EVM2ANY
-from keeper.route.bridges.multisig import ORDER
 from keeper.route.bridges.port import Read, Send, Stage
 from keeper.units import ChainId
 from keeper.venue.abi import answers, calldata

@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from keeper.chain.port import Log
+from keeper.ecdsa import sign, signer_of
+from keeper.keys import address_of
 from keeper.reasons import Reason
 from keeper.route.bridges.ccip import MESSAGE_SENT, signed_digest
 from keeper.route.bridges.ccip_lane import Ccip
 from keeper.route.bridges.message import decode_ccip
-from keeper.route.bridges.multisig import MAX_EARLY, MAX_WAITING, address_of, sign, signer_of
+from keeper.route.bridges.multisig import MAX_EARLY, MAX_WAITING
 from keeper.route.bridges.origin import Ready, Signed, Watch
 from keeper.route.bridges.port import Bridge, Transfer
 from keeper.units import BlockNumber, ChainId

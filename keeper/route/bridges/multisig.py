@@ -12,9 +12,9 @@ and AbstractMessageIdMultisigIsm of @hyperlane-xyz/core 5.11.5.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from coincurve import PrivateKey, PublicKey
-
+from keeper.ecdsa import sign, signer_of
 from keeper.hashing import keccak
+from keeper.keys import address_of
 from keeper.reasons import Reason
 from keeper.route.bridges.message import checkpoint_digest, decode_hyperlane
 
@@ -24,8 +24,6 @@ MAX_WAITING = 256
 MAX_EARLY = 64
 """Frames of one validator about messages not final here yet; the oldest go first."""
 FRAME = 4 + 4 + 32 + 32 + 65
-ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
-"""Of secp256k1. A signature whose s is above half of it is the other form of the same one."""
 _ZEROS = [bytes(32)]
 for _ in range(DEPTH):
     _ZEROS.append(keccak(_ZEROS[-1] * 2))
@@ -59,31 +57,6 @@ class Tree:
             pair = self._branch[level] + node if left else node + _ZEROS[level]
             node = keccak(pair)
         return node
-
-
-def sign(key: bytes, digest: bytes) -> bytes:
-    """Return the 65-byte signature of a digest, with v as 27 or 28."""
-    raw = PrivateKey(key).sign_recoverable(digest, hasher=None)
-    return raw[:64] + bytes([raw[64] + 27])
-
-
-def address_of(key: bytes) -> bytes:
-    """Return the address of a key."""
-    return keccak(PrivateKey(key).public_key.format(compressed=False)[1:])[12:]
-
-
-def signer_of(digest: bytes, signature: bytes) -> bytes | None:
-    """Return the address that signed, or None; as strict as the contract."""
-    if len(signature) != 65 or signature[64] not in (27, 28):
-        return None
-    if 2 * int.from_bytes(signature[32:64], "big") > ORDER:
-        return None
-    raw = signature[:64] + bytes([signature[64] - 27])
-    try:
-        public = PublicKey.from_signature_and_message(raw, digest, hasher=None)
-    except Exception:  # noqa: BLE001  the library raises bare Exception on a bad signature
-        return None
-    return keccak(public.format(compressed=False)[1:])[12:]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,12 @@ tokens ──────▶ Signer a chain, committee and on-ramp     frames of
 
 from collections.abc import Sequence
 
+from keeper.keys import address_of
 from keeper.route.bridges.ccip_committee import CCIP_FRAME, Signer
 from keeper.route.bridges.ccip_facts import Committee
 from keeper.route.bridges.ccip_lane import Ccip
 from keeper.route.bridges.hyperlane import Hyperlane
-from keeper.route.bridges.multisig import FRAME, address_of
+from keeper.route.bridges.multisig import FRAME
 from keeper.route.bridges.origin import Origin
 from keeper.route.bridges.port import Bridge
 from keeper.route.bridges.warp_origin import WarpOrigin
